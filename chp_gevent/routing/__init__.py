@@ -1,0 +1,1 @@
+"""Paths and the route table: pure, no I/O."""

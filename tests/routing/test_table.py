@@ -1,0 +1,146 @@
+"""The routing table finds what CHP's trie finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from chp_gevent.routing.paths import route_path
+from chp_gevent.routing.table import Route, RouteTable
+
+# Few segments, so that routes are prefixes of each other; an empty one gives "//".
+SEGMENTS = st.sampled_from(["a", "b", "user", "秀樹", "has space", "", "constructor", "%2F", "."])
+PATHS = st.lists(SEGMENTS, max_size=5).map(lambda segments: "/" + "/".join(segments))
+PREFIXES = PATHS.map(route_path)
+
+
+def segments_of(path: str) -> list[str]:
+    """Split as CHP's trie does: slashes at both ends don't count."""
+    path = path.strip("/")
+    return path.split("/") if path else []
+
+
+def find_by_looking_at_all(routes: dict[str, Route], path: str) -> Route | None:
+    """What a trie finds, said in the most naive way: of all prefixes, the longest."""
+    wanted = segments_of(path)
+    best: Route | None = None
+    best_length = -1
+    for prefix, route in routes.items():
+        segments = segments_of(prefix)
+        if wanted[: len(segments)] == segments and len(segments) > best_length:
+            best, best_length = route, len(segments)
+    return best
+
+
+class TableAgainstModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = RouteTable()
+        self.model: dict[str, Route] = {}
+        self.added = 0
+
+    @rule(prefix=PREFIXES)
+    def add(self, prefix: str) -> None:
+        route = Route(prefix, f"http://127.0.0.1:{self.added}", self.added)
+        self.added += 1
+        assert self.table.add(route) is self.model.get(prefix)
+        self.model[prefix] = route
+
+    @rule(prefix=PREFIXES)
+    def remove(self, prefix: str) -> None:
+        assert self.table.remove(prefix) is self.model.pop(prefix, None)
+
+    @rule()
+    def clear(self) -> None:
+        self.table.clear()
+        self.model.clear()
+
+    @rule(path=PATHS, prefix=PREFIXES)
+    def find(self, path: str, prefix: str) -> None:
+        for tried in (path, prefix + path, path + "/", "/" + path):
+            assert self.table.find(tried) is find_by_looking_at_all(self.model, tried)
+
+    @invariant()
+    def holds_the_same_routes(self) -> None:
+        assert len(self.table) == len(self.model)
+        assert {route.prefix: route for route in self.table} == self.model
+        assert all(self.table.get(prefix) is route for prefix, route in self.model.items())
+
+
+TableAgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
+TestTableAgainstModel = TableAgainstModel.TestCase
+
+
+@given(st.dictionaries(PREFIXES, st.integers(0, 9), max_size=20), st.lists(PATHS, max_size=20))
+def test_finds_the_longest_prefix(targets: dict[str, int], paths: list[str]) -> None:
+    routes = {prefix: Route(prefix, f"http://t:{n}", n) for prefix, n in targets.items()}
+    table = RouteTable()
+    for route in routes.values():
+        table.add(route)
+    for path in paths:
+        assert table.find(path) is find_by_looking_at_all(routes, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix"),
+    [
+        ("/", "/"),
+        ("", "/"),
+        ("/other", "/"),
+        ("/user", "/"),
+        ("/user/", "/"),
+        ("/user/name", "/user/name"),
+        ("/user/name/", "/user/name"),
+        ("/user/name//", "/user/name"),
+        ("//user/name", "/user/name"),
+        ("/user/name/x/y/z", "/user/name"),
+        ("/user/name/lab", "/user/name/lab"),
+        ("/user/name/lab/tree", "/user/name/lab"),
+        ("/user/name/laboratory", "/user/name"),
+        ("/user/names", "/"),
+        ("/user//name", "/"),
+        ("/User/name", "/"),
+    ],
+)
+def test_a_route_matches_whole_segments(path: str, prefix: str) -> None:
+    table = RouteTable()
+    for number, known in enumerate(["/", "/user/name", "/user/name/lab"]):
+        table.add(Route(known, "http://127.0.0.1", number))
+    found = table.find(path)
+    assert found is not None
+    assert found.prefix == prefix
+
+
+def test_without_a_default_route_an_unknown_path_has_no_route() -> None:
+    table = RouteTable()
+    assert table.find("/") is None
+    table.add(Route("/user", "http://127.0.0.1", 0))
+    assert table.find("/") is None
+    assert table.find("/hub") is None
+
+
+class CountingDict(dict[str, Route]):
+    """Counts look-ups: the cost of ``find`` in something else than time."""
+
+    lookups = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.lookups += 1
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("path", ["/a" * 4000, "/user/name/" + "/" * 8000 + "x", "/user/x" * 1000])
+@pytest.mark.parametrize("routes", [10, 10_000])
+def test_a_hostile_path_costs_no_more_than_the_table_is_deep(path: str, routes: int) -> None:
+    table = RouteTable()
+    table.add(Route("/a/b/c/d/e", "http://127.0.0.1", 0))
+    for number in range(routes):
+        table.add(Route(f"/user/{number}", "http://127.0.0.1", number))
+    table.remove("/a/b/c/d/e")
+    counting = table._routes = CountingDict(table._routes)
+    assert table.find(path) is None
+    assert counting.lookups <= 3
