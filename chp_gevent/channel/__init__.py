@@ -1,0 +1,1 @@
+"""The shared memory between the management process and the workers."""

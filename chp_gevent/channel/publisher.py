@@ -1,0 +1,206 @@
+"""The management process's side of the channel: the one writer of the routing table."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from chp_gevent.channel import messages
+from chp_gevent.channel.journal import Journal, JournalReader, JournalWriter
+from chp_gevent.channel.segment import FRESH_SLOT, Segment
+
+log = logging.getLogger("chp_gevent.channel")
+
+COMPACT_AT_BYTES: Final = 8 * 1024 * 1024
+
+
+class RouteLimitReached(RuntimeError):
+    """There is no activity slot left for one more route."""
+
+
+class StoredRoute(msgspec.Struct, frozen=True, gc=False):
+    """A route as the management process keeps it.
+
+    Attributes:
+        path: the canonical path of the route.
+        target: URL of the target.
+        slot: index of the route's activity slot.
+        data: the JSON object as the API shows it, encoded, without ``last_activity``.
+        size: how many bytes the route takes in the journal.
+    """
+
+    path: str
+    target: str
+    slot: int
+    data: bytes
+    size: int
+
+
+class Publisher:
+    """Publishes changes of the table to all workers, and survives its own death.
+
+    When ``add`` or ``remove`` returns, every request that is routed after that, on any
+    worker, is routed by a table with the change.
+
+    Not for use by several threads; greenlets are fine, since nothing here switches.
+
+    Args:
+        segment: the shared segment.
+        journal: the journal on that segment.
+        clock: returns the Unix time in seconds.
+        compact_at: how many bytes of the journal may be garbage, however small the table.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        journal: Journal,
+        clock: Callable[[], float] = time.time,
+        compact_at: int = COMPACT_AT_BYTES,
+    ) -> None:
+        self._words = segment.words
+        self._activity = segment.activity
+        self._journal = journal
+        self._writer = JournalWriter(journal)
+        self._clock = clock
+        self._compact_at = compact_at
+        self._routes: dict[str, StoredRoute] = {}
+        self._freed: deque[int] = deque()
+        self._live_bytes = 0
+        # After a compaction that failed: the size of the journal at which to try again.
+        self._retry_at = 0
+
+    @property
+    def routes(self) -> Mapping[str, StoredRoute]:
+        """All routes by canonical path; a live, read-only view."""
+        return MappingProxyType(self._routes)
+
+    @property
+    def generation(self) -> int:
+        """The number of the last published change."""
+        return self._writer.generation
+
+    def recover(self) -> int:
+        """Take the table over from a management process that died; call it at the start.
+
+        Returns:
+            The number of routes.
+        """
+        reader = JournalReader(self._journal)
+        routes = self._routes = {}
+        freed: dict[int, None] = dict.fromkeys(range(self._words[FRESH_SLOT]))
+        while (batch := reader.read()) is not None:
+            for record in batch.records:
+                change = messages.decode(record)
+                old = routes.pop(change.path, None)
+                if old is not None:
+                    freed[old.slot] = None
+                if isinstance(change, messages.Add):
+                    size = messages.LENGTH_BYTES + len(record)
+                    routes[change.path] = StoredRoute(
+                        change.path, change.target, change.slot, change.data, size
+                    )
+                    freed.pop(change.slot, None)
+        self._freed = deque(freed)
+        self._live_bytes = sum(route.size for route in routes.values())
+        self._writer.resume_at(reader.generation)
+        return len(routes)
+
+    def add(self, path: str, target: str, data: bytes) -> StoredRoute:
+        """Publish a route; its activity is now.
+
+        A route with the same path is replaced and keeps its activity slot.
+
+        Args:
+            path: the canonical path (``routing.paths.route_path``).
+            target: URL of the target.
+            data: the JSON object as the API shows it, encoded, without ``last_activity``.
+
+        Raises:
+            RouteLimitReached: there are as many routes as activity slots.
+            UnicodeEncodeError: path or target can't be written as UTF-8.
+            OSError: the journal can't grow (no memory). After any of these nothing has
+                changed, except perhaps the activity.
+        """
+        old = self._routes.get(path)
+        slot = self._take_slot() if old is None else old.slot
+        try:
+            record = messages.encode(messages.Add(path, target, slot, data))
+            self._activity[slot] = self._clock()
+            self._writer.append(record)
+        except Exception:
+            if old is None:
+                self._freed.appendleft(slot)
+            raise
+        route = self._routes[path] = StoredRoute(path, target, slot, data, len(record))
+        self._live_bytes += route.size - (0 if old is None else old.size)
+        self._compact_if_due()
+        return route
+
+    def remove(self, path: str) -> bool:
+        """Publish that a route is gone; return whether there was one.
+
+        Raises:
+            OSError: the journal can't grow (no memory); nothing has changed.
+        """
+        route = self._routes.get(path)
+        if route is None:
+            return False
+        self._writer.append(messages.encode(messages.Remove(path)))
+        del self._routes[path]
+        self._freed.append(route.slot)
+        self._live_bytes -= route.size
+        self._compact_if_due()
+        return True
+
+    def get(self, path: str) -> StoredRoute | None:
+        """Return the route with exactly this canonical path, if there is one."""
+        return self._routes.get(path)
+
+    def last_activity(self, path: str) -> float:
+        """Return the Unix time in seconds of a route's last activity.
+
+        Raises:
+            KeyError: there is no such route.
+        """
+        return self._activity[self._routes[path].slot]
+
+    def _take_slot(self) -> int:
+        """Return a slot that no route ever had, or else the one that is free the longest.
+
+        A worker may still write the activity of a removed route; the longer its slot
+        rests, the less likely it hits a new route's.
+        """
+        fresh = self._words[FRESH_SLOT]
+        if fresh < len(self._activity):
+            self._words[FRESH_SLOT] = fresh + 1
+            return fresh
+        if not self._freed:
+            raise RouteLimitReached(f"all {fresh} activity slots are taken")
+        return self._freed.popleft()
+
+    def _compact_if_due(self) -> None:
+        """Compact the journal when its garbage outweighs both a minimum and the table.
+
+        So a change costs a constant share of the next compaction, whatever the size of
+        the table, and the active file is at most twice the table, or the table and 8 MiB.
+        """
+        size = self._writer.size
+        garbage = size - self._live_bytes
+        if garbage <= max(self._compact_at, self._live_bytes) or size < self._retry_at:
+            return
+        try:
+            self._writer.compact(
+                messages.encode(messages.Add(route.path, route.target, route.slot, route.data))
+                for route in self._routes.values()
+            )
+            self._retry_at = 0
+        except OSError as error:
+            self._retry_at = size + self._compact_at
+            log.warning("The journal of routes can't be compacted: %s", error)

@@ -1,0 +1,132 @@
+"""The shared segment: numbers that the processes of one server show each other.
+
+One anonymous ``mmap``, made by the arbiter and inherited over ``fork``: it has no name,
+nothing is left behind, and no other user can reach it. Three parts, each page-aligned:
+
+- the header: u64 words named in ``HEADER_WORDS``, written by the management process;
+- one row of u64 words per worker: those named in ``ROW_WORDS``, then one counter per
+  response status. A worker writes only its own row;
+- one f64 per route, the Unix time of its last activity, written by any process.
+
+Every write is one aligned 8-byte store, so a reader sees the old number or the new one,
+never a mixture, and a process that dies leaves nothing half-written. Pages that nobody
+touched take no memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Final
+
+WORD: Final = 8
+PAGE: Final = 4096
+
+HEADER_WORDS: Final = (
+    # The number of the last published change of the table.
+    "generation",
+    # The journal's bookkeeping, explained in ``channel/journal.py``.
+    "epoch",
+    "oldest_epoch",
+    "base_generation_0",  # of file 0; ``words[BASE_GENERATION + file]``, as the next two
+    "base_generation_1",
+    "base_offset_0",
+    "base_offset_1",
+    "end_0",
+    "end_1",
+    # The lowest activity slot that no route has had yet.
+    "fresh_slot",
+)
+GENERATION: Final = HEADER_WORDS.index("generation")
+EPOCH: Final = HEADER_WORDS.index("epoch")
+OLDEST_EPOCH: Final = HEADER_WORDS.index("oldest_epoch")
+BASE_GENERATION: Final = HEADER_WORDS.index("base_generation_0")
+BASE_OFFSET: Final = HEADER_WORDS.index("base_offset_0")
+END: Final = HEADER_WORDS.index("end_0")
+FRESH_SLOT: Final = HEADER_WORDS.index("fresh_slot")
+
+ROW_WORDS: Final = (
+    # Counters: they only grow, also when a new worker continues the row of a dead one.
+    "requests_web",
+    "requests_ws",
+    "bytes_from_clients",  # of bodies and tunnels, as are the next
+    "bytes_to_clients",
+    "find_target_ns",
+    "find_target_count",
+    "activity_ns",
+    "activity_count",
+    "starts",  # how often a worker took this row
+    # The state of the worker that has the row now.
+    "pid",
+    "open_connections",
+    "open_tunnels",
+)
+REQUESTS_WEB: Final = ROW_WORDS.index("requests_web")
+REQUESTS_WS: Final = ROW_WORDS.index("requests_ws")
+BYTES_FROM_CLIENTS: Final = ROW_WORDS.index("bytes_from_clients")
+BYTES_TO_CLIENTS: Final = ROW_WORDS.index("bytes_to_clients")
+FIND_TARGET_NS: Final = ROW_WORDS.index("find_target_ns")
+FIND_TARGET_COUNT: Final = ROW_WORDS.index("find_target_count")
+ACTIVITY_NS: Final = ROW_WORDS.index("activity_ns")
+ACTIVITY_COUNT: Final = ROW_WORDS.index("activity_count")
+STARTS: Final = ROW_WORDS.index("starts")
+PID: Final = ROW_WORDS.index("pid")
+OPEN_CONNECTIONS: Final = ROW_WORDS.index("open_connections")
+OPEN_TUNNELS: Final = ROW_WORDS.index("open_tunnels")
+
+GAUGES: Final = (OPEN_CONNECTIONS, OPEN_TUNNELS)
+
+# ``row[STATUS + code]`` counts answers of that status. Every number of three digits that
+# a target may send has its word, and a row is two pages: no two workers share a cache line.
+STATUS: Final = 24
+STATUS_CODES: Final = range(1000)
+ROW_LENGTH: Final = STATUS + len(STATUS_CODES)
+
+_HEADER_BYTES: Final = PAGE
+
+assert len(ROW_WORDS) <= STATUS
+assert ROW_LENGTH * WORD % PAGE == 0
+
+
+class Segment:
+    """Shared memory of one server; make it before forking.
+
+    Args:
+        rows: how many workers can have a row.
+        routes: how many routes can have an activity slot.
+
+    Attributes:
+        words: the header, u64; index it with ``GENERATION`` and the other constants.
+        activity: Unix time in seconds of each slot's last activity, f64.
+        rows: the number of rows.
+    """
+
+    def __init__(self, rows: int = 64, routes: int = 1_000_000) -> None:
+        self.rows = rows
+        rows_bytes = rows * ROW_LENGTH * WORD
+        activity_at = _HEADER_BYTES + rows_bytes
+        whole = memoryview(mmap.mmap(-1, activity_at + routes * WORD))
+        self.words: memoryview[int] = whole[:_HEADER_BYTES].cast("Q")
+        self._rows: memoryview[int] = whole[_HEADER_BYTES:activity_at].cast("Q")
+        self.activity: memoryview[float] = whole[activity_at:].cast("d")
+
+    def row(self, index: int) -> memoryview[int]:
+        """Return row ``index``: ``ROW_LENGTH`` u64 words.
+
+        A word can't go below zero: ``memoryview`` raises ``ValueError`` instead.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if not 0 <= index < self.rows:
+            raise IndexError(f"row {index} of a segment of {self.rows} rows")
+        start = index * ROW_LENGTH
+        return self._rows[start : start + ROW_LENGTH]
+
+
+def reset_gauges(row: memoryview[int]) -> None:
+    """Set the gauges of a row to zero; its counters stay.
+
+    For a worker that takes over the row of a dead one.
+    """
+    for gauge in GAUGES:
+        row[gauge] = 0
