@@ -1,0 +1,307 @@
+"""The proxy as a WSGI application (PEP 3333): the way of a request, phase by phase.
+
+What HTTP needs beyond WSGI travels in one environ key, ``chp.client``: the
+:class:`~chp_gevent.proxy.connection.ClientConnection` with the request as it was sent.
+Under a server that does not set it, :mod:`chp_gevent.proxy.wsgi_client` makes one from the
+environ; upgrades, interim responses and trailers are not available then.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from http.client import responses as REASONS
+from typing import Any
+
+from chp_gevent.channel.segment import (
+    ACTIVITY_COUNT,
+    ACTIVITY_NS,
+    BYTES_FROM_CLIENTS,
+    BYTES_TO_CLIENTS,
+    FIND_TARGET_COUNT,
+    FIND_TARGET_NS,
+    GENERATION,
+    REQUESTS_WEB,
+    REQUESTS_WS,
+    STATUS,
+    Segment,
+)
+from chp_gevent.channel.subscriber import Subscriber
+from chp_gevent.options import ProxyOptions
+from chp_gevent.proxy import headers as header_fields
+from chp_gevent.proxy.connection import ClientConnection, StartResponse
+from chp_gevent.proxy.errors import ErrorPages
+from chp_gevent.proxy.exchange import Exchange
+from chp_gevent.proxy.target import Target, joined_path, origin_form, without_prefix
+from chp_gevent.proxy.upstream import TargetError, Upstream
+from chp_gevent.proxy.wire import RequestHead, ResponseHead, serialise_head
+from chp_gevent.proxy.wsgi_client import client_from_environ
+from chp_gevent.routing.paths import MalformedPath, request_path
+from chp_gevent.routing.table import Route, RouteTable
+
+log = logging.getLogger("chp_gevent.proxy")
+
+HEALTH_PATH = "/_chp_healthz"
+_HEALTH = b'{"status":"OK"}'
+
+# RFC 9110, 9.2.1: may be sent again when a reused connection turns out to be stale.
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+
+Handover = Callable[[ClientConnection, Any, bytes, ResponseHead, Route], None]
+
+
+class ProxyApplication:
+    """Forwards each request to the target of the longest matching route.
+
+    ``on_upgrade`` is given the client, the target's stream, what the target sent behind its
+    101, that answer, and the route; it has a tunnel started once the application returns.
+    """
+
+    def __init__(
+        self,
+        options: ProxyOptions,
+        table: RouteTable,
+        subscriber: Subscriber,
+        segment: Segment,
+        row: memoryview[int],
+        upstream: Upstream,
+        on_upgrade: Handover,
+    ) -> None:
+        self._options = options
+        self._table = table
+        self._subscriber = subscriber
+        self._words = segment.words
+        self._activity = segment.activity
+        self._row = row
+        self._upstream = upstream
+        self._errors = ErrorPages(options, upstream)
+        self._on_upgrade = on_upgrade
+        self._custom = {name.lower(): (name, value) for name, value in options.custom_headers}
+        self._rewrites_location = options.auto_rewrite or options.protocol_rewrite is not None
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request. Raises ``WireError`` and ``ClientGone`` to the server."""
+        client: Any = environ.get("chp.client") or client_from_environ(environ)
+        head = client.head
+        if head.target == HEALTH_PATH:
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [_HEALTH]
+        websocket = head.upgrade == "websocket" and head.method == "GET"
+        self._row[REQUESTS_WS if websocket else REQUESTS_WEB] += 1
+        try:
+            route = self._find_route(head)
+            if route is None:
+                return self._fail(404, "", head, websocket, start_response)
+            exchange, response = self._forward(client, route, websocket)
+            if response.status == 101:
+                return self._upgrade(client, exchange, response, route, start_response)
+            return self._answer(client, exchange, response, route, start_response)
+        except MalformedPath as error:
+            return self._fail(500, str(error), head, websocket, start_response)
+        except TargetError as error:
+            return self._fail(503, str(error), head, websocket, start_response)
+
+    # -- routing
+
+    def _find_route(self, head: RequestHead) -> Route | None:
+        """Return the route for a request. Raises ``MalformedPath``."""
+        started = time.perf_counter_ns()
+        if self._words[GENERATION] != self._subscriber.generation:
+            self._subscriber.catch_up()
+        path = request_path(head.target)
+        if self._options.host_routing:
+            path = f"/{_hostname(head)}{path}"
+        route = self._table.find(path)
+        row = self._row
+        row[FIND_TARGET_NS] += time.perf_counter_ns() - started
+        row[FIND_TARGET_COUNT] += 1
+        return route
+
+    # -- there
+
+    def _forward(
+        self, client: ClientConnection, route: Route, websocket: bool
+    ) -> tuple[Exchange, ResponseHead]:
+        """Send a request on and return its exchange and the head of the response.
+
+        A request with a safe method and no body is sent once more when a connection that had
+        been idle breaks before it answers: the target closed it as it was being reused.
+        """
+        target, pool = self._upstream.target(route.target)
+        request = self._request(client, route, target, websocket)
+        if log.isEnabledFor(logging.DEBUG):
+            kind = "WS" if websocket else "WEB"
+            log.debug("PROXY %s %s to %s", kind, _logged(client.head), route.target)
+        timeout = None if websocket else self._options.proxy_timeout
+        while True:
+            exchange = Exchange(client, pool, timeout, self._counter(route), self._count_download)
+            try:
+                return exchange, exchange.request(request)
+            except TargetError as error:
+                head = client.head
+                stale = exchange.on_reused_connection and not error.answered
+                if not stale or head.has_body or head.method not in _SAFE_METHODS:
+                    raise
+                pool.close_idle(float("inf"))
+
+    def _request(
+        self, client: ClientConnection, route: Route, target: Target, websocket: bool
+    ) -> bytes:
+        """Return the head of the request as the target gets it."""
+        head = client.head
+        options = self._options
+        hosts = head.noted.get("host")
+        host = hosts[0] if hosts else ""
+        forwarded = None
+        if options.x_forward:
+            forwarded = header_fields.forwarded_headers(
+                head.fields, client.peer, host, websocket=websocket
+            )
+        fields = header_fields.request_headers(head.fields, head.connection_options, forwarded)
+        if websocket:
+            fields += (("Connection", "Upgrade"), ("Upgrade", "websocket"))
+        elif head.chunked:
+            fields.append(("Transfer-Encoding", "chunked"))
+        if "te" in head.noted and any("trailers" in te.lower() for te in head.noted["te"]):
+            fields.append(("TE", "trailers"))
+        if options.change_origin:
+            fields = header_fields.replaced(fields, {"host": ("Host", target.origin)})
+        elif hosts is None:
+            fields.insert(0, ("Host", target.origin))
+        if self._custom:
+            fields = header_fields.replaced(fields, self._custom)
+        asked = head.target if head.target.startswith("/") else origin_form(head.target)
+        if not options.include_prefix:
+            prefix = route.prefix
+            if options.host_routing:
+                prefix = "/" + prefix.partition("/")[2].partition("/")[2]
+            asked = without_prefix(asked, prefix)
+        if options.prepend_path:
+            asked = joined_path(target.path, asked)
+        return serialise_head(f"{head.method} {asked} HTTP/1.1", fields)
+
+    # -- and back
+
+    def _answer(
+        self,
+        client: ClientConnection,
+        exchange: Exchange,
+        response: ResponseHead,
+        route: Route,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """Pass a response on, piece by piece as it comes."""
+        status = response.status
+        self._row[STATUS + status] += 1
+        headers = header_fields.response_headers(response.fields, response.connection_options)
+        if self._rewrites_location and header_fields.rewrites_location(status):
+            headers = self._with_location(headers, client.head, route)
+        start_response(f"{status} {response.reason}", headers)
+        body = exchange.response(response)
+        if status >= 300:
+            return body
+        self._touch(route)
+        if isinstance(body, list):
+            return body
+        return self._touching(body, route, client.head)
+
+    def _touching(self, body: Iterable[bytes], route: Route, head: RequestHead) -> Iterable[bytes]:
+        """Yield a body, noting activity on its route for each piece."""
+        try:
+            for piece in body:
+                self._touch(route)
+                yield piece
+            self._touch(route)
+        except TargetError as error:
+            log.error("%s %s: %s", head.method, _logged(head), error)
+            raise
+
+    def _with_location(
+        self, headers: header_fields.Headers, head: RequestHead, route: Route
+    ) -> header_fields.Headers:
+        options = self._options
+        target, _ = self._upstream.target(route.target)
+        host = head.noted.get("host", [""])[0] if options.auto_rewrite else None
+        return [
+            (
+                name,
+                header_fields.rewritten_location(
+                    value, target.origin, host, options.protocol_rewrite
+                )
+                if name.lower() == "location"
+                else value,
+            )
+            for name, value in headers
+        ]
+
+    def _upgrade(
+        self,
+        client: ClientConnection,
+        exchange: Exchange,
+        response: ResponseHead,
+        route: Route,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """Have the target's 101 passed on byte for byte, and a tunnel after it."""
+        self._row[STATUS + 101] += 1
+        headers = [(field.name, field.value) for field in response.fields]
+        start_response(f"101 {response.reason}", headers)
+        stream, early = exchange.take_streams()
+        self._touch(route)
+        self._on_upgrade(client, stream, early, response, route)
+        return []
+
+    def _fail(
+        self,
+        code: int,
+        reason: str,
+        head: RequestHead,
+        websocket: bool,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """Answer with an error of our own, and log it in one line."""
+        self._row[STATUS + code] += 1
+        log.error("%s %s %s %s", code, head.method, _logged(head), reason)
+        if websocket:
+            start_response(f"{code} {REASONS[code]}", [("Content-Length", "0")])
+            return []
+        headers, page = self._errors.page(code, head.target)
+        headers.append(("Content-Length", str(len(page))))
+        start_response(f"{code} {REASONS[code]}", headers)
+        return [page]
+
+    # -- accounts
+
+    def _touch(self, route: Route) -> None:
+        """Note activity on a route, now."""
+        started = time.perf_counter_ns()
+        self._activity[route.slot] = time.time()
+        row = self._row
+        row[ACTIVITY_NS] += time.perf_counter_ns() - started
+        row[ACTIVITY_COUNT] += 1
+
+    def _counter(self, route: Route) -> Callable[[int], None]:
+        """Return what counts pieces of an upload as bytes and as activity."""
+
+        def count(size: int) -> None:
+            self._row[BYTES_FROM_CLIENTS] += size
+            self._touch(route)
+
+        return count
+
+    def _count_download(self, size: int) -> None:
+        self._row[BYTES_TO_CLIENTS] += size
+
+
+def _hostname(head: RequestHead) -> str:
+    """Return the host of a request without port, lower case (``--host-routing``)."""
+    host = head.noted.get("host", [""])[0].lower()
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
+
+
+def _logged(head: RequestHead) -> str:
+    """Return a request target as it is logged: without its query, which may hold secrets."""
+    return head.target.partition("?")[0]

@@ -1,0 +1,111 @@
+"""The body of a request: streamed, never collected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chp_gevent.proxy.stream import Stream
+from chp_gevent.proxy.wire import Field, RequestHead, body_decoder
+
+
+class ClientGone(BaseException):
+    """The client has left: there is nobody to answer.
+
+    Not an ``Exception``, so that no handler on the way takes it for a failure of the
+    application.
+    """
+
+
+class RequestBody:
+    """``wsgi.input`` (PEP 3333), and more: pieces as they arrive.
+
+    ``received`` is what came behind the head; what of it lies behind the body is in
+    ``rest`` once ``complete``.
+    """
+
+    __slots__ = ("_decoder", "_pending", "_stream")
+
+    def __init__(self, stream: Stream, head: RequestHead, received: bytes) -> None:
+        self._stream = stream
+        self._decoder = body_decoder(head)
+        self._pending = self._decoder.feed(received) if received else b""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body has arrived to its last byte."""
+        return self._decoder.done
+
+    @property
+    def consumed(self) -> bool:
+        """Whether the body has arrived and has been read to its last byte."""
+        return self._decoder.done and not self._pending
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind the body: the start of the next request."""
+        return self._decoder.rest
+
+    @property
+    def trailers(self) -> list[Field]:
+        """The trailer fields; known when the body is complete."""
+        return self._decoder.trailers
+
+    def take_if_complete(self) -> bytes | None:
+        """Return the unread body if all of it is here already, else None."""
+        if not self._decoder.done:
+            return None
+        pending, self._pending = self._pending, b""
+        return pending
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body piece by piece as it arrives.
+
+        Raises ``WireError`` when it is malformed, ``ClientGone`` when the client leaves.
+        """
+        pending, self._pending = self._pending, b""
+        if pending:
+            yield pending
+        while not self._decoder.done:
+            piece = self._receive()
+            if piece:
+                yield piece
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._stream.read()
+        except OSError as error:
+            raise ClientGone from error
+        if not data:
+            raise ClientGone
+        return self._decoder.feed(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return ``size`` bytes of the body, less only at its end; all of it if negative."""
+        pieces = [self._pending]
+        available = len(self._pending)
+        while not self._decoder.done and (size < 0 or available < size):
+            piece = self._receive()
+            pieces.append(piece)
+            available += len(piece)
+        data = b"".join(pieces)
+        if size < 0:
+            size = len(data)
+        self._pending = data[size:]
+        return data[:size]
+
+    def readline(self, size: int = -1) -> bytes:
+        """Return the next line with its end, at most ``size`` bytes of it."""
+        line = bytearray()
+        while size < 0 or len(line) < size:
+            byte = self.read(1)
+            line += byte
+            if byte in (b"", b"\n"):
+                break
+        return bytes(line)
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        """Return the remaining lines."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")

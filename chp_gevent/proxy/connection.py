@@ -1,0 +1,406 @@
+"""A client's connection: reads requests, calls the application, writes its answers.
+
+One greenlet per connection. While the application works, the event loop keeps an eye on
+the client: when it leaves, ``ClientGone`` is thrown into the greenlet wherever that waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from enum import Enum
+from http.client import responses as REASONS
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from gevent import getcurrent
+
+from chp_gevent.proxy.body import ClientGone, RequestBody
+from chp_gevent.proxy.headers import Headers, Peer, response_headers
+from chp_gevent.proxy.stream import Stream
+from chp_gevent.proxy.wire import (
+    HEAD_END,
+    RequestHead,
+    ResponseHead,
+    WireError,
+    chunk,
+    head_too_large,
+    last_chunk,
+    parse_request_head,
+    serialise_head,
+)
+
+if TYPE_CHECKING:
+    from chp_gevent.proxy.http_server import HTTPServer
+
+NEVER = float("inf")
+
+# How long, and for how many bytes, a client is listened to that is still sending after
+# its connection is to be closed: closing at once would reset it and destroy our answer.
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 1 << 20
+
+# Bytes of further requests that are read ahead while one is being answered.
+_MAX_PIPELINED = 65536
+
+StartResponse = Callable[..., Callable[[bytes], None]]
+
+
+class _State(Enum):
+    IDLE = "waiting for a request"
+    HEAD = "receiving the head of a request"
+    BUSY = "answering"
+    CLOSING = "listening to what the client still sends"
+
+
+class ClientConnection:
+    """One connection of a client, and the client side of the request it is sending.
+
+    The application finds it in the environ as ``chp.client``.
+
+    Attributes:
+        head: the request being answered.
+        body: its body.
+        peer: who the client is.
+        response_trailers: trailer fields to end a chunked answer with.
+        deadline: monotonic time at which the client is given up.
+        target_deadline: monotonic time at which the target is given up.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_close",
+        "_environ",
+        "_greenlet",
+        "_headers",
+        "_server",
+        "_state",
+        "_status",
+        "_target_error",
+        "body",
+        "deadline",
+        "head",
+        "peer",
+        "response_trailers",
+        "stream",
+        "switched",
+        "target_deadline",
+    )
+
+    head: RequestHead
+    body: RequestBody
+
+    def __init__(
+        self, server: HTTPServer, stream: Stream, peer: Peer, environ: dict[str, Any]
+    ) -> None:
+        self.stream = stream
+        self.peer = peer
+        self.deadline = NEVER
+        self.target_deadline = NEVER
+        self.response_trailers: Headers = []
+        self.switched: Callable[[], None] | None = None
+        self._target_error: BaseException | None = None
+        self._server = server
+        self._environ = environ
+        self._greenlet: Any = None
+        self._buffer = b""
+        self._state = _State.HEAD
+        self._status = ""
+        self._headers: Headers = []
+        self._close = False
+
+    # -- the life of a connection
+
+    def serve(self) -> None:
+        """Answer requests until the connection ends. Raises nothing."""
+        self._greenlet = getcurrent()
+        self.stream.on_unread = self._on_unread
+        try:
+            self.deadline = time.monotonic() + self._server.limits.header_timeout
+            # The first request is usually here already.
+            self._buffer = self.stream.read()
+            while self._buffer or self._await_request():
+                if not self._serve_request():
+                    break
+        except WireError as error:
+            self._refuse(error)
+        except (ClientGone, OSError):
+            pass
+        except BaseException as error:
+            self._server.on_crash(error)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.deadline = self.target_deadline = NEVER
+        self._server.forget(self)
+        if self.switched is not None:
+            self.switched()
+        else:
+            self.stream.close()
+
+    def _await_request(self) -> bool:
+        """Wait for the first bytes of the next request; False when there will be none."""
+        self._state = _State.IDLE
+        self.deadline = time.monotonic() + self._server.idle_timeout
+        self._buffer = self.stream.read_next()
+        return bool(self._buffer)
+
+    def _serve_request(self) -> bool:
+        """Receive one request and answer it; return whether another may follow."""
+        if not self._receive_head():
+            return False
+        self._state = _State.BUSY
+        self._close = not self.head.keep_alive or self._server.draining
+        client_timeout = self._server.client_timeout
+        self.deadline = NEVER if client_timeout is None else time.monotonic() + client_timeout
+        result = self._server.app(self._request_environ(), self._start_response)
+        try:
+            if self.switched is None:
+                self._send_response(result)
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        if self.switched is not None:
+            return False
+        if self.body.complete:
+            self._buffer = self.body.rest + self._buffer
+        else:
+            self._close = True
+        if self._close:
+            self._linger()
+        return not self._close
+
+    # -- requests
+
+    def _receive_head(self) -> bool:
+        limits = self._server.limits
+        buffer = self._buffer
+        end = buffer.find(HEAD_END)
+        if end < 0:
+            self._state = _State.HEAD
+            self.deadline = time.monotonic() + limits.header_timeout
+            buffer = self._receive_rest_of_head(buffer)
+            if not buffer:
+                return False
+            end = buffer.find(HEAD_END)
+        self._buffer = b""
+        if end > limits.max_header_size:
+            raise head_too_large(buffer[: end + 2], limits) or WireError("too large", 431)
+        start = 0
+        while buffer.startswith(b"\r\n", start) and start < end:
+            start += 2  # RFC 9112, 2.2: empty lines before a request are ignored
+        self.head = parse_request_head(buffer[start:end], limits)
+        self.body = RequestBody(self.stream, self.head, buffer[end + len(HEAD_END) :])
+        return True
+
+    def _receive_rest_of_head(self, buffer: bytes) -> bytes:
+        received = bytearray(buffer)
+        while received.find(HEAD_END, max(0, len(received) - 65540)) < 0:
+            error = head_too_large(received, self._server.limits)
+            if error is not None:
+                raise error
+            data = self.stream.read()
+            if not data:
+                return b""
+            received += data
+        return bytes(received)
+
+    def _request_environ(self) -> dict[str, Any]:
+        head = self.head
+        environ = self._environ.copy()
+        path, _, query = head.target.partition("?")
+        environ["REQUEST_METHOD"] = head.method
+        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        environ["QUERY_STRING"] = query
+        environ["SERVER_PROTOCOL"] = "HTTP/1.0" if head.http_1_0 else "HTTP/1.1"
+        environ["RAW_URI"] = head.target
+        environ["wsgi.input"] = self.body
+        environ["chp.client"] = self
+        for _, value, _, cgi in head.fields:
+            if cgi in environ:
+                value = f"{environ[cgi]},{value}"
+            environ[cgi] = value
+        return environ
+
+    # -- answers
+
+    def _start_response(
+        self, status: str, headers: Headers, exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        if exc_info and self._status == "sent":
+            raise exc_info[1].with_traceback(exc_info[2])
+        self._status = status
+        self._headers = list(headers)
+        return self._refuse_write
+
+    @staticmethod
+    def _refuse_write(data: bytes) -> None:
+        raise NotImplementedError("write() of PEP 3333 is not supported: return an iterable")
+
+    def _send_response(self, result: Iterable[bytes]) -> None:
+        """Send what the application answers; its first piece together with the head."""
+        write = self.stream.write
+        head: bytes | None = None
+        chunked = False
+        expected = 0.0
+        client_timeout = self._server.client_timeout
+        for piece in result:
+            if not piece:
+                continue
+            if head is None:
+                head, chunked, expected = self._response_head()
+                write(head + chunk(piece) if chunked else head + piece)
+            else:
+                write(chunk(piece) if chunked else piece)
+            expected -= len(piece)
+            if client_timeout is not None:
+                self.deadline = time.monotonic() + client_timeout
+        if head is None:
+            head, chunked, expected = self._response_head()
+            write(head + last_chunk(self.response_trailers) if chunked else head)
+        elif chunked:
+            write(last_chunk(self.response_trailers))
+        if expected > 0 and expected != NEVER:
+            raise ConnectionError("answer shorter than its Content-Length")
+
+    def _response_head(self) -> tuple[bytes, bool, float]:
+        """Return the head of the answer, whether it is chunked, and the body's length."""
+        head = self.head
+        status = self._status
+        headers = self._headers
+        self._status = "sent"
+        self.response_trailers = []
+        length: float | None = None
+        dated = False
+        for name, value in headers:
+            lower = name.lower()
+            if lower == "content-length":
+                length = int(value)
+            elif lower == "date":
+                dated = True
+        bodiless = head.method == "HEAD" or status[:3] in ("204", "304")
+        chunked = length is None and not bodiless and not head.http_1_0
+        if length is None and not bodiless and head.http_1_0:
+            self._close = True
+        if not self.body.complete and "expect" in head.noted:
+            self._close = True
+        if not dated:
+            headers.append(("Date", self._server.date()))
+        headers.append(("Connection", "close" if self._close else "keep-alive"))
+        if chunked:
+            headers.append(("Transfer-Encoding", "chunked"))
+        if bodiless:
+            length = 0
+        block = serialise_head(f"HTTP/1.1 {status}", headers)
+        return block, chunked, NEVER if length is None else length
+
+    def inform(self, interim: ResponseHead) -> None:
+        """Pass an interim response (1xx) on, unless the client is too old for it."""
+        if not self.head.http_1_0:
+            headers = response_headers(interim.fields, interim.connection_options)
+            reason = interim.reason or REASONS.get(interim.status, "")
+            self.stream.write(serialise_head(f"HTTP/1.1 {interim.status} {reason}", headers))
+
+    def switch_protocols(self, start_tunnel: Callable[[], None]) -> None:
+        """Have ``start_tunnel`` called, instead of any answer, when the application returns.
+
+        From then on the stream is the tunnel's.
+        """
+        self.switched = start_tunnel
+
+    def take_early_data(self) -> bytes:
+        """Return what the client sent behind an upgrade request."""
+        early = self.body.rest + self._buffer
+        self._buffer = b""
+        return early
+
+    def _refuse(self, error: WireError) -> None:
+        """Answer a request that must not be acted upon, and say goodbye."""
+        self._server.on_refused(self.peer, error)
+        reason = REASONS.get(error.status, "Bad Request")
+        body = f"{reason}: {error}\n".encode("latin-1", "replace")
+        headers = [
+            ("Content-Type", "text/plain"),
+            ("Content-Length", str(len(body))),
+            ("Date", self._server.date()),
+            ("Connection", "close"),
+        ]
+        try:
+            if self._status != "sent":
+                self.stream.write(serialise_head(f"HTTP/1.1 {error.status} {reason}", headers))
+                self.stream.write(body)
+                self._linger()
+            else:
+                self.stream.reset()
+        except (ClientGone, OSError):
+            pass
+
+    def _linger(self) -> None:
+        """Let the client read our answer before the connection is gone (RFC 9112, 9.6)."""
+        self._state = _State.CLOSING
+        self.deadline = time.monotonic() + _LINGER_SECONDS
+        self.stream.shutdown_write()
+        left = _LINGER_BYTES
+        while left > 0:
+            data = self.stream.read()
+            if not data:
+                break
+            left -= len(data)
+
+    # -- what the event loop notices; always called from the hub
+
+    def _on_unread(self) -> None:
+        """Something arrived while an answer is being made: more requests, or the end."""
+        if not self.body.complete:
+            return  # back-pressure: the body waits until somebody reads it
+        try:
+            data = self.stream.try_read()
+        except OSError:
+            data = b""
+        if data == b"":
+            self.abort(ClientGone())
+            return
+        if data:
+            self._buffer += data
+        if len(self._buffer) < _MAX_PIPELINED:
+            self.stream.watch()
+
+    def check_deadlines(self, now: float) -> None:
+        """Give the client or the target up if its time is over."""
+        if now > self.deadline:
+            self.deadline = NEVER
+            if self._state is _State.HEAD and self._server.limits.header_timeout:
+                self.abort(WireError("no complete request head in time", 408))
+            else:
+                self.abort(ClientGone())
+        elif now > self.target_deadline:
+            self.target_deadline = NEVER
+            error, self._target_error = self._target_error, None
+            if error is not None:
+                self.abort(error)
+
+    def await_target(self, seconds: float | None, error: BaseException | None = None) -> None:
+        """Have ``error`` raised where the application waits, unless called again in time."""
+        if seconds is None:
+            self.target_deadline = NEVER
+        else:
+            self._target_error = error
+            self.target_deadline = time.monotonic() + seconds
+
+    def abort(self, error: BaseException) -> None:
+        """Raise ``error`` in the connection's greenlet, wherever it waits."""
+        if self._greenlet is not None and not self._greenlet.dead:
+            self._greenlet.throw(error)
+
+    def expire_soon(self, now: float) -> None:
+        """Close the connection within a second if it is idle (the worker is stopping)."""
+        if self._state is _State.IDLE:
+            self.deadline = min(self.deadline, now + 1.0)
+
+
+def http_date() -> str:
+    """Return the current time as in a Date header."""
+    return formatdate(usegmt=True)

@@ -1,0 +1,204 @@
+"""One request sent to a target, and its response streamed back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+from gevent import getcurrent
+
+from chp_gevent.proxy.body import ClientGone
+from chp_gevent.proxy.connection import ClientConnection
+from chp_gevent.proxy.headers import response_headers
+from chp_gevent.proxy.upstream import (
+    TargetConnection,
+    TargetError,
+    TargetTimeout,
+    read_body,
+    response_body,
+)
+from chp_gevent.proxy.wire import (
+    BodyDecoder,
+    ResponseHead,
+    WireError,
+    chunk,
+    last_chunk,
+)
+
+
+class Exchange:
+    """A request and its response on one connection to a target.
+
+    ``on_upload`` and ``on_download`` are called with the size of each piece of a body.
+    ``timeout`` is how many seconds the target may be silent, None for ever.
+    """
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        pool: Any,
+        timeout: float | None,
+        on_upload: Callable[[int], None],
+        on_download: Callable[[int], None],
+    ) -> None:
+        self._client = client
+        self._pool = pool
+        self._connection: TargetConnection = pool.acquire()
+        self._timeout = timeout
+        self._on_upload = on_upload
+        self._on_download = on_download
+        self._upload: Any = None
+        self._greenlet = getcurrent()
+        self._over = False
+
+    @property
+    def on_reused_connection(self) -> bool:
+        """Whether the connection had carried requests before."""
+        return self._connection.reused
+
+    # -- there
+
+    def request(self, head: bytes) -> ResponseHead:
+        """Send the request and return the head of the response.
+
+        A body that has not arrived completely is sent while the response is awaited.
+        Raises ``TargetError``, ``WireError`` (the client's body is malformed) and
+        ``ClientGone``; the exchange is over then.
+        """
+        client = self._client
+        try:
+            self._expect_target()
+            self._send(head)
+            response = self._connection.read_response(client.head.method, self._on_interim)
+            if response.status == 101 and not self._asked_for_upgrade():
+                raise TargetError("malformed response: 101 without an upgrade", answered=True)
+        except BaseException:
+            self.abandon()
+            raise
+        self._stop_expecting()
+        return response
+
+    def _asked_for_upgrade(self) -> bool:
+        return self._client.head.upgrade == "websocket"
+
+    def _on_interim(self, response: ResponseHead) -> None:
+        self._expect_target()
+        self._client.inform(response)
+
+    def _send(self, head: bytes) -> None:
+        body = self._client.body.take_if_complete()
+        if body is None:
+            self._connection.send_head(head)
+            self._upload = gevent.spawn(self._send_body)
+        elif self._client.head.chunked:
+            payload = chunk(body) if body else b""
+            trailers = _trailers(self._client)
+            self._connection.send_head(head + payload + last_chunk(trailers))
+        else:
+            self._connection.send_head(head + body)
+        if body:
+            self._on_upload(len(body))
+
+    def _send_body(self) -> None:
+        """Runs in a greenlet of its own: the response may begin before the body ends."""
+        chunked = self._client.head.chunked
+        try:
+            for piece in self._client.body.pieces():
+                self._connection.write(chunk(piece) if chunked else piece)
+                self._on_upload(len(piece))
+                if self._client.target_deadline != float("inf"):
+                    self._expect_target()
+            if chunked:
+                self._connection.write(last_chunk(_trailers(self._client)))
+        except TargetError:
+            # The other greenlet learns it by reading, after a response that came early.
+            pass
+        except (ClientGone, WireError) as error:
+            gevent.get_hub().loop.run_callback(self._interrupt, error)
+
+    def _interrupt(self, error: BaseException) -> None:
+        if not self._over:
+            self._greenlet.throw(error)
+
+    # -- and back
+
+    def response(self, head: ResponseHead) -> list[bytes] | Iterator[bytes]:
+        """Return the body of the response, to be sent as it comes.
+
+        Iterating raises ``TargetError`` when the body is cut short or malformed.
+        """
+        try:
+            decoder, received = response_body(self._connection, head)
+        except TargetError:
+            self.abandon()
+            raise
+        if decoder.done:
+            self._on_download(len(received))
+            self._finish(head, decoder)
+            return [received]
+        return self._stream_response(head, decoder, received)
+
+    def _stream_response(
+        self, head: ResponseHead, decoder: BodyDecoder, received: bytes
+    ) -> Iterator[bytes]:
+        try:
+            if received:
+                self._on_download(len(received))
+                yield received
+            self._expect_target()
+            for piece in read_body(self._connection, decoder):
+                self._stop_expecting()
+                self._on_download(len(piece))
+                yield piece
+                self._expect_target()
+            self._stop_expecting()
+            self._finish(head, decoder)
+        finally:
+            self.abandon()
+
+    def _finish(self, head: ResponseHead, decoder: BodyDecoder) -> None:
+        """Give the connection back if it can carry another request."""
+        client = self._client
+        if decoder.trailers:
+            client.response_trailers = response_headers(decoder.trailers, frozenset())
+        upload = self._upload
+        sent = upload is None or upload.ready()
+        if sent and head.keep_alive and not decoder.rest and client.body.complete:
+            self._over = True
+            self._pool.release(self._connection)
+        else:
+            self.abandon()
+
+    def take_streams(self) -> tuple[Any, bytes]:
+        """Give up the connection after a 101: return its stream and what came behind."""
+        self._over = True
+        stream = self._connection.stream
+        early = self._connection.take_received()
+        self._connection.stream = None
+        return stream, early
+
+    def abandon(self) -> None:
+        """End the exchange, closing the connection; nothing happens if it is over."""
+        if self._over:
+            return
+        self._over = True
+        self._stop_expecting()
+        if self._upload is not None:
+            self._upload.kill(block=False)
+        self._connection.close()
+
+    # -- silence of the target
+
+    def _expect_target(self) -> None:
+        if self._timeout is not None:
+            error = TargetTimeout(f"target was silent for {self._timeout:g} s")
+            self._client.await_target(self._timeout, error)
+
+    def _stop_expecting(self) -> None:
+        if self._timeout is not None:
+            self._client.await_target(None)
+
+
+def _trailers(client: ClientConnection) -> list[tuple[str, str]]:
+    return response_headers(client.body.trailers, frozenset())

@@ -1,0 +1,183 @@
+"""Header fields on their way through the proxy. Pure functions.
+
+Order, case and duplicates of what is forwarded are kept. Hop-by-hop fields (RFC 9110,
+7.6.1) are dropped both ways; ``X-Forwarded-*`` are set as CHP sets them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from chp_gevent.proxy.wire import Field
+
+Headers = list[tuple[str, str]]
+
+HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te "
+    "transfer-encoding upgrade".split()
+)
+
+_X_FORWARDED = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "x-forwarded-host")
+_REWRITTEN = HOP_BY_HOP.union(_X_FORWARDED)
+
+# What a client may not have dropped by naming it in Connection: without these the
+# message would mean something else.
+_NEVER_NAMED = frozenset(
+    ("host", "content-length", "transfer-encoding", "close", "keep-alive", "upgrade")
+)
+
+_HOST_PORT = re.compile(r":(\d+)")
+_REDIRECTS = frozenset((201, 301, 302, 307, 308))
+
+
+class Peer(NamedTuple):
+    """Who sent a request: address (empty for UNIX sockets), over TLS or not, trusted.
+
+    ``trusted`` says whether the ``X-Forwarded-*`` fields that it sent are to be believed.
+    """
+
+    address: str
+    secure: bool
+    trusted: bool
+
+
+def is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network] | None) -> bool:
+    """Whether ``X-Forwarded-*`` from this peer are kept (``--trusted-proxies``).
+
+    ``None`` trusts everyone, as CHP does. IPv4 addresses on an IPv6 socket are compared as
+    what they are. A peer on a UNIX socket is a local proxy and is trusted.
+    """
+    if trusted is None or not address:
+        return True
+    ip = ip_address(address.partition("%")[0])
+    mapped = getattr(ip, "ipv4_mapped", None)
+    if mapped is not None:
+        ip = mapped
+    return any(ip.version == network.version and ip in network for network in trusted)
+
+
+def request_headers(
+    fields: Iterable[Field],
+    named: frozenset[str],
+    forwarded: Headers | None,
+) -> Headers:
+    """Return the fields of a request that go on to the target.
+
+    ``named`` are the options of ``Connection``; ``forwarded`` what
+    :func:`forwarded_headers` gave, or None with ``--no-x-forward``. Framing and ``Upgrade``
+    are the caller's to add.
+    """
+    dropped = HOP_BY_HOP if forwarded is None else _REWRITTEN
+    if named and not named <= _NEVER_NAMED:
+        dropped = dropped | (named - _NEVER_NAMED)
+    headers = [(name, value) for name, value, lower, _ in fields if lower not in dropped]
+    if forwarded is not None:
+        headers += forwarded
+    return headers
+
+
+def forwarded_headers(
+    fields: Iterable[Field], peer: Peer, host: str, *, websocket: bool = False
+) -> Headers:
+    """Return the ``X-Forwarded-*`` fields for a request, as CHP sets them.
+
+    For, Port and Proto are appended to what a trusted peer sent, with a comma and no
+    space; Host is set only if absent, and not at all on WebSocket upgrades. The port is
+    that of ``host`` (the Host header), else 80 or 443.
+    """
+    sent: dict[str, str] = {}
+    for _, value, lower, _ in fields:
+        if lower.startswith("x-forwarded-") and lower in _X_FORWARDED and peer.trusted:
+            sent[lower] = f"{sent[lower]}, {value}" if lower in sent else value
+    match = _HOST_PORT.search(host)
+    port = match[1] if match else ("443" if peer.secure else "80")
+    if websocket:
+        proto = "wss" if peer.secure else "ws"
+    else:
+        proto = "https" if peer.secure else "http"
+    if not sent:
+        headers = [("X-Forwarded-For", peer.address)] if peer.address else []
+        headers.append(("X-Forwarded-Port", port))
+        headers.append(("X-Forwarded-Proto", proto))
+    else:
+        headers = []
+        for name, value in (
+            ("X-Forwarded-For", peer.address),
+            ("X-Forwarded-Port", port),
+            ("X-Forwarded-Proto", proto),
+        ):
+            before = sent.get(name.lower())
+            headers.append((name, f"{before},{value}" if before else value))
+    if not websocket:
+        headers.append(("X-Forwarded-Host", sent.get("x-forwarded-host") or host))
+    elif "x-forwarded-host" in sent:
+        headers.append(("X-Forwarded-Host", sent["x-forwarded-host"]))
+    return headers
+
+
+def replaced(headers: Headers, overrides: Mapping[str, tuple[str, str]]) -> Headers:
+    """Return ``headers`` with fields replaced or added (``--custom-header``, new Host).
+
+    ``overrides`` maps lower-case names to (name, value). The first field of that name is
+    replaced where it stands, further ones are dropped.
+    """
+    pending = dict(overrides)
+    result = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in overrides:
+            override = pending.pop(lower, None)
+            if override is not None:
+                result.append(override)
+        else:
+            result.append((name, value))
+    result += pending.values()
+    return result
+
+
+def response_headers(fields: Iterable[Field], named: frozenset[str]) -> Headers:
+    """Return the fields of a response that go back to the client."""
+    dropped = HOP_BY_HOP
+    if named and not named <= _NEVER_NAMED:
+        dropped = dropped | (named - _NEVER_NAMED)
+    return [(name, value) for name, value, lower, _ in fields if lower not in dropped]
+
+
+def rewrites_location(status: int) -> bool:
+    """Whether CHP rewrites the ``Location`` of a response with this status."""
+    return status in _REDIRECTS
+
+
+def rewritten_location(
+    location: str, target_host: str, new_host: str | None, new_scheme: str | None
+) -> str:
+    """Return ``location`` pointing to where the client came in.
+
+    Only a location on the target itself (``target_host``: ``host[:port]``, lower case, no
+    default port) is changed: its host and port to ``new_host`` (``--auto-rewrite``), its
+    scheme to ``new_scheme`` (``--protocol-rewrite``).
+    """
+    try:
+        parts = urlsplit(location)
+        if origin_host(parts.scheme, parts.hostname, parts.port) != target_host:
+            return location
+    except ValueError:
+        return location
+    credentials, at, _ = parts.netloc.rpartition("@")
+    netloc = credentials + at + new_host if new_host else parts.netloc
+    scheme = new_scheme.rstrip(":/") if new_scheme else parts.scheme
+    return urlunsplit((scheme, netloc, parts.path or "/", parts.query, parts.fragment))
+
+
+def origin_host(scheme: str, host: str | None, port: int | None) -> str:
+    """Return ``host[:port]`` in lower case, without the scheme's default port."""
+    name = (host or "").lower()
+    if ":" in name:
+        name = f"[{name}]"
+    if port is None or port == {"http": 80, "https": 443}.get(scheme):
+        return name
+    return f"{name}:{port}"

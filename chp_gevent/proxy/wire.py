@@ -1,0 +1,478 @@
+"""HTTP/1.1 on the wire: bytes to messages and back. Pure: no sockets, no clocks.
+
+The grammar is RFC 9112's without its leniencies, for requests and responses alike: what
+two implementations could read differently is refused, never guessed. What is parsed here
+is always written again in canonical form, so the next hop can't read it differently
+either.
+
+Text is ``str`` in latin-1, one character per byte, as PEP 3333 has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from chp_gevent.options import LimitOptions
+
+HEAD_END = b"\r\n\r\n"
+
+# RFC 9110, 5.6.2 and 5.5; CONNECT's and the proxy's own limits are the callers' business.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?")
+_CONTROLS = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"
+
+# Fields that decide about framing, routing or the life of the connection.
+_NOTED = frozenset(
+    "connection content-length date expect host location te transfer-encoding upgrade".split()
+)
+
+# A chunk-size line or one trailer line; generous, since extensions are dropped anyway.
+_MAX_CHUNK_LINE = 1024
+_MAX_TRAILERS = 16384
+
+
+class WireError(Exception):
+    """A message that must not be acted upon.
+
+    ``status`` is what a server answers to such a request (400 unless a limit was passed),
+    ``str(error)`` the reason in a few words.
+    """
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class IncompleteMessage(WireError):
+    """The connection ended inside a message."""
+
+
+class Field(NamedTuple):
+    """One header line: name as sent, value, lower-case name, CGI name (``HTTP_…``)."""
+
+    name: str
+    value: str
+    lower: str
+    cgi: str
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request without its body. ``noted`` has the values of the fields that matter."""
+
+    method: str
+    target: str
+    http_1_0: bool
+    fields: list[Field]
+    noted: dict[str, list[str]]
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    connection_options: frozenset[str]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows (RFC 9112, 6.3: by its framing, whatever the method)."""
+        return self.chunked or bool(self.content_length)
+
+    @property
+    def upgrade(self) -> str:
+        """The protocol asked for with ``Connection: upgrade``, lower case, or empty."""
+        if "upgrade" not in self.connection_options:
+            return ""
+        return ",".join(self.noted.get("upgrade", ())).strip().lower()
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """A response without its body; ``raw`` is the head as it came, end included."""
+
+    status: int
+    reason: str
+    http_1_0: bool
+    fields: list[Field]
+    noted: dict[str, list[str]]
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    connection_options: frozenset[str]
+    raw: bytes
+
+
+# -- heads
+
+
+_NO_OPTIONS: frozenset[str] = frozenset()
+_KEEP_ALIVE = frozenset(("keep-alive",))
+
+# Clients repeat their header lines; a parsed line is remembered (saves 0.25 µs a line).
+# Bounded, and emptied when full: an attacker can only make it useless.
+_FIELD_CACHE: dict[str, Field] = {}
+_FIELD_CACHE_SIZE = 4096
+_FIELD_CACHE_LINE = 256
+
+
+def _parse_field(line: str) -> Field:
+    name, colon, value = line.partition(":")
+    if not colon or not _TOKEN.fullmatch(name):
+        # Also a folded line (obs-fold) and a space before the colon (RFC 9112, 5.1 and 5.2).
+        raise WireError("malformed header line")
+    lower = name.lower()
+    cgi = lower.upper().replace("-", "_")
+    if lower not in ("content-type", "content-length"):
+        cgi = "HTTP_" + cgi
+    field = Field(name, value.strip(" \t"), lower, cgi)
+    if len(line) <= _FIELD_CACHE_LINE:
+        if len(_FIELD_CACHE) >= _FIELD_CACHE_SIZE:
+            _FIELD_CACHE.clear()
+        _FIELD_CACHE[line] = field
+    return field
+
+
+def _parse_fields(lines: Iterable[str]) -> tuple[list[Field], dict[str, list[str]]]:
+    fields = []
+    noted: dict[str, list[str]] = {}
+    cached = _FIELD_CACHE.get
+    for line in lines:
+        field = cached(line) or _parse_field(line)
+        fields.append(field)
+        lower = field[2]
+        if lower in _NOTED:
+            if lower in noted:
+                noted[lower].append(field[1])
+            else:
+                noted[lower] = [field[1]]
+    return fields, noted
+
+
+def _head_lines(block: bytes) -> list[str]:
+    lines = block.decode("latin-1").split("\r\n")
+    # One pass in C finds NUL, bare CR, bare LF and every other control character.
+    if len(block) - len(block.translate(None, _CONTROLS)) != 2 * (len(lines) - 1):
+        raise WireError("control character in the header section")
+    return lines
+
+
+def _connection_options(noted: dict[str, list[str]]) -> frozenset[str]:
+    values = noted.get("connection")
+    if values is None:
+        return _NO_OPTIONS
+    if len(values) == 1 and values[0] == "keep-alive":
+        return _KEEP_ALIVE
+    return frozenset(
+        option.strip(" \t").lower() for value in values for option in value.split(",")
+    ) - {""}
+
+
+def _keep_alive(http_1_0: bool, options: frozenset[str]) -> bool:
+    # RFC 9112, 9.3
+    if "close" in options:
+        return False
+    return not http_1_0 or "keep-alive" in options
+
+
+def _framing(noted: dict[str, list[str]], http_1_0: bool) -> tuple[int | None, bool]:
+    """Return (content length, chunked) or raise when they are not beyond doubt."""
+    codings = noted.get("transfer-encoding")
+    lengths = noted.get("content-length")
+    if codings is not None:
+        if lengths is not None:
+            raise WireError("both Content-Length and Transfer-Encoding")
+        if http_1_0:
+            raise WireError("Transfer-Encoding in an HTTP/1.0 message")
+        if len(codings) != 1 or codings[0].lower() != "chunked":
+            raise WireError("Transfer-Encoding other than chunked")
+        return None, True
+    if lengths is None:
+        return None, False
+    length = lengths[0]
+    if len(lengths) != 1 or not (length.isascii() and length.isdigit()) or len(length) > 18:
+        raise WireError("malformed Content-Length")
+    return int(length), False
+
+
+def parse_request_head(block: bytes, limits: LimitOptions) -> RequestHead:
+    """Parse a request head.
+
+    ``block`` is all before the empty line. Raises ``WireError`` with status 400, 405
+    (CONNECT: this is no forward proxy), 414, 431 or 505.
+    """
+    lines = _head_lines(block)
+    line = lines[0]
+    if len(line) > limits.max_request_line:
+        raise WireError("request line too long", 414)
+    if len(lines) - 1 > limits.max_headers:
+        raise WireError("too many header lines", 431)
+    try:
+        method, target, version = line.split(" ")
+    except ValueError:
+        raise WireError("malformed request line") from None
+    http_1_0 = version == "HTTP/1.0"
+    if not http_1_0 and version != "HTTP/1.1":
+        raise _bad_version(version)
+    if not target or "\t" in target or not _TOKEN.fullmatch(method):
+        raise WireError("malformed request line")
+    if method == "CONNECT":
+        raise WireError("CONNECT is not supported", 405)
+    del lines[0]
+    fields, noted = _parse_fields(lines)
+    hosts = noted.get("host")
+    if hosts is None:
+        if not http_1_0:
+            raise WireError("no Host header")
+    elif len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+        raise WireError("malformed or duplicate Host header")
+    content_length, chunked = _framing(noted, http_1_0)
+    options = _connection_options(noted)
+    head = RequestHead(
+        method,
+        target,
+        http_1_0,
+        fields,
+        noted,
+        content_length,
+        chunked,
+        _keep_alive(http_1_0, options),
+        options,
+    )
+    if "upgrade" in noted and head.has_body and head.upgrade:
+        raise WireError("an upgrade with a body")
+    return head
+
+
+def _bad_version(version: str) -> WireError:
+    if re.fullmatch(r"HTTP/1\.[0-9]", version):
+        return WireError("HTTP version not supported", 505)
+    return WireError("malformed request line or unknown protocol")
+
+
+def parse_response_head(block: bytes, method: str) -> ResponseHead:
+    """Parse a response head to a request with ``method``.
+
+    ``block`` is all before the empty line. Raises ``WireError``; ``content_length`` is 0
+    and ``chunked`` False where the status or HEAD means that there is no body (RFC 9112,
+    6.3). A length of None without ``chunked`` means: until the connection ends.
+    """
+    lines = _head_lines(block)
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise WireError("malformed status line")
+    http_1_0 = match[1] == "0"
+    status = int(match[2])
+    del lines[0]
+    fields, noted = _parse_fields(lines)
+    options = _connection_options(noted)
+    content_length, chunked = _framing(noted, http_1_0)
+    if method == "HEAD" or status < 200 or status == 204 or status == 304:
+        content_length, chunked = 0, False
+    return ResponseHead(
+        status,
+        match[3] or "",
+        http_1_0,
+        fields,
+        noted,
+        content_length,
+        chunked,
+        _keep_alive(http_1_0, options),
+        options,
+        block + HEAD_END,
+    )
+
+
+def head_too_large(received: bytes | bytearray, limits: LimitOptions) -> WireError | None:
+    """Return the error for an unfinished head that has passed a limit already, or None."""
+    line_end = received.find(b"\r\n", 0, limits.max_request_line + 2)
+    if line_end < 0 and len(received) > limits.max_request_line:
+        return WireError("request line too long", 414)
+    if len(received) > limits.max_header_size:
+        return WireError("header section too large", 431)
+    return None
+
+
+def serialise_head(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return a head, its empty line included."""
+    lines = [first_line]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode("latin-1")
+
+
+# -- bodies
+
+
+class BodyDecoder(Protocol):
+    """Takes what arrives after a head and gives back the body in it.
+
+    ``done`` is True when the message is complete; ``rest`` then has the bytes behind it,
+    ``trailers`` the trailer fields.
+    """
+
+    done: bool
+    rest: bytes
+    trailers: list[Field]
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the part of the body in ``data``, maybe empty. Raises ``WireError``."""
+
+    def end(self) -> None:
+        """Say that the connection has ended. Raises ``IncompleteMessage`` if too early."""
+
+
+class LengthDecoder:
+    """A body of ``Content-Length`` bytes (RFC 9112, 6.2)."""
+
+    __slots__ = ("_remaining", "done", "rest", "trailers")
+
+    def __init__(self, length: int) -> None:
+        self._remaining = length
+        self.done = length == 0
+        self.rest = b""
+        self.trailers: list[Field] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """See ``BodyDecoder``."""
+        remaining = self._remaining
+        size = len(data)
+        if size < remaining:
+            self._remaining = remaining - size
+            return data
+        self._remaining = 0
+        self.done = True
+        if size == remaining:
+            return data
+        self.rest = data[remaining:]
+        return data[:remaining]
+
+    def end(self) -> None:
+        """See ``BodyDecoder``."""
+        if not self.done:
+            raise IncompleteMessage(f"connection ended {self._remaining} bytes too early")
+
+
+class EofDecoder:
+    """A response body that lasts until the connection ends (RFC 9112, 6.3, rule 8)."""
+
+    __slots__ = ("done", "rest", "trailers")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.rest = b""
+        self.trailers: list[Field] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """See ``BodyDecoder``."""
+        return data
+
+    def end(self) -> None:
+        """See ``BodyDecoder``."""
+        self.done = True
+
+
+class ChunkedDecoder:
+    """A chunked body (RFC 9112, 7.1). Extensions are dropped, trailers kept."""
+
+    __slots__ = ("_buffer", "_in_chunk", "_in_trailers", "_remaining", "done", "rest", "trailers")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._remaining = 0
+        self._in_chunk = False
+        self._in_trailers = False
+        self.done = False
+        self.rest = b""
+        self.trailers: list[Field] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """See ``BodyDecoder``."""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        pieces: list[bytes] = []
+        position = 0
+        while not self.done and position < len(data):
+            if self._in_trailers:
+                position = self._feed_trailers(data, position)
+            elif not self._in_chunk:
+                position = self._feed_size(data, position)
+            else:
+                position = self._feed_chunk(data, position, pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _feed_size(self, data: bytes, position: int) -> int:
+        line_end = data.find(b"\r\n", position, position + _MAX_CHUNK_LINE)
+        if line_end < 0:
+            if len(data) - position >= _MAX_CHUNK_LINE or b"\n" in data[position:]:
+                raise WireError("malformed chunk size")
+            self._buffer = data[position:]
+            return len(data)
+        match = _CHUNK_SIZE.fullmatch(data, position, line_end)
+        if match is None:
+            raise WireError("malformed chunk size")
+        self._remaining = int(match[1], 16)
+        self._in_trailers = self._remaining == 0
+        self._in_chunk = not self._in_trailers
+        return line_end + 2
+
+    def _feed_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        remaining = self._remaining
+        available = len(data) - position
+        if remaining:
+            taken = min(remaining, available)
+            pieces.append(data[position : position + taken])
+            self._remaining = remaining - taken
+            return position + taken
+        if data[position : position + 2] == b"\r\n":
+            self._in_chunk = False
+            return position + 2
+        if data[position : position + 1] == b"\r" and available == 1:
+            self._buffer = b"\r"
+            return len(data)
+        raise WireError("chunk longer than its size")
+
+    def _feed_trailers(self, data: bytes, position: int) -> int:
+        if data.startswith(b"\r\n", position):
+            block, size = b"", 2
+        else:
+            end = data.find(HEAD_END, position)
+            if end < 0:
+                if len(data) - position > _MAX_TRAILERS:
+                    raise WireError("trailer section too large", 431)
+                self._buffer = data[position:]
+                return len(data)
+            block, size = data[position:end], end - position + len(HEAD_END)
+        if block:
+            self.trailers = _parse_fields(_head_lines(block))[0]
+        self.done = True
+        self.rest = data[position + size :]
+        return len(data)
+
+    def end(self) -> None:
+        """See ``BodyDecoder``."""
+        if not self.done:
+            raise IncompleteMessage("connection ended before the last chunk")
+
+
+def body_decoder(head: RequestHead | ResponseHead) -> BodyDecoder:
+    """Return the decoder for the body that follows ``head``."""
+    if head.chunked:
+        return ChunkedDecoder()
+    if head.content_length is not None:
+        return LengthDecoder(head.content_length)
+    if isinstance(head, ResponseHead):
+        return EofDecoder()
+    return LengthDecoder(0)
+
+
+def chunk(data: bytes) -> bytes:
+    """Return ``data`` (not empty) as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Iterable[tuple[str, str]] = ()) -> bytes:
+    """Return the end of a chunked body, with its trailer section."""
+    return serialise_head("0", trailers)

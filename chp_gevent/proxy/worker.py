@@ -1,0 +1,104 @@
+"""The gunicorn worker: the life of one process of the data plane.
+
+This module is imported by the arbiter, so it imports at its top nothing that must be
+monkey-patched first; everything else comes in :meth:`ProxyWorker.load_wsgi`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from gunicorn.workers.ggevent import GeventWorker
+
+from chp_gevent.channel.journal import Journal
+from chp_gevent.channel.segment import GENERATION, PID, STARTS, Segment, reset_gauges
+from chp_gevent.options import Options
+
+# How often, in seconds, a worker tells the arbiter that it lives and looks for changes.
+HEARTBEAT = 1.0
+# How often a stopping worker looks whether its last connection has ended.
+_DRAIN_POLL = 0.05
+
+
+class ProxyWorker(GeventWorker):
+    """A worker that serves the proxy application with ``proxy.http_server``.
+
+    gunicorn's life cycle, settings and signals are kept; only its HTTP layer is not used:
+    it costs 230 µs of CPU for a request where a whole proxied one must cost 160.
+
+    Attributes:
+        row_index: the worker's row in the segment; set by the arbiter before the fork.
+    """
+
+    row_index: int = 0
+
+    def equip(self, options: Options, segment: Segment, journal: Journal, row: int) -> None:
+        """Take what the arbiter shares with this worker; called before the fork."""
+        self.options = options
+        self.segment = segment
+        self.journal = journal
+        self.row_index = row
+
+    def load_wsgi(self) -> None:
+        """Build the data plane, then load the application that wraps it, if any does."""
+        from chp_gevent.channel.subscriber import Subscriber
+        from chp_gevent.proxy import wsgi
+        from chp_gevent.proxy.app import ProxyApplication
+        from chp_gevent.proxy.http_server import HTTPServer
+        from chp_gevent.proxy.upgrades import Upgrades
+        from chp_gevent.proxy.upstream import Upstream
+        from chp_gevent.routing.table import Route, RouteTable
+
+        row = self.segment.row(self.row_index)
+        reset_gauges(row)
+        row[PID] = os.getpid()
+        row[STARTS] += 1
+        self.upstream = upstream = Upstream(self.options.proxy)
+
+        def close_pool(route: Route) -> None:
+            upstream.forget(route.target)
+
+        table = RouteTable()
+        self.subscriber = Subscriber(self.segment, self.journal, table, close_pool)
+        self.subscriber.catch_up()
+        upgrades = Upgrades(self.segment, row)
+        proxy = ProxyApplication(
+            self.options.proxy,
+            table,
+            self.subscriber,
+            self.segment,
+            row,
+            upstream,
+            upgrades.hand_over,
+        )
+        wsgi.install(proxy)
+        super().load_wsgi()
+        app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
+        self.server = HTTPServer(app, self.options, row, self.sockets)
+        upgrades.server = self.server
+
+    def run(self) -> None:
+        """Serve until told to stop, then let what is in flight finish."""
+        import gevent
+
+        self.server.start()
+        while self.alive:
+            self._beat()
+            gevent.sleep(HEARTBEAT)
+        self.server.drain()
+        deadline = time.monotonic() + self.options.drain_timeout
+        while self.server.busy and time.monotonic() < deadline:
+            self._beat()
+            gevent.sleep(_DRAIN_POLL)
+        if self.server.busy:
+            self.log.warning("%d connections cut off after the drain timeout", self.server.busy)
+        self.server.stop()
+        self.upstream.close()
+
+    def _beat(self) -> None:
+        self.notify()
+        if self.segment.words[GENERATION] != self.subscriber.generation:
+            self.subscriber.catch_up()
+        self.upstream.close_idle(time.monotonic())
