@@ -1,0 +1,195 @@
+"""gunicorn's arbiter with what a proxy server needs besides workers.
+
+It opens all listening sockets, makes the segment and the journal, supervises the
+management process, gives each worker its row, and lets stopping workers drain without
+waiting for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from gunicorn import sock as gunicorn_sock
+from gunicorn.arbiter import Arbiter
+
+from chp_gevent.channel.journal import Journal
+from chp_gevent.channel.segment import Segment, reset_gauges
+from chp_gevent.listeners import close_listeners, described, open_listeners
+from chp_gevent.options import Options, UnixAddress
+from chp_gevent.supervisor import ManagementSupervisor
+
+log = logging.getLogger("chp_gevent.server")
+
+# Workers that can have a row at the same time: those serving and those draining.
+_ROWS = 64
+_READY_TIMEOUT = 20.0
+
+
+class ProxyArbiter(Arbiter):
+    """The master process of one proxy server.
+
+    gunicorn has no setting for the arbiter's class; :meth:`adopt` turns the one that its
+    ``on_starting`` hook shows into this.
+    """
+
+    options: Options
+    segment: Segment
+    management: ManagementSupervisor
+
+    @classmethod
+    def adopt(cls, arbiter: Arbiter, options: Options) -> None:
+        """Make ``arbiter`` a ProxyArbiter and open its sockets. Raises ``OptionError``."""
+        arbiter.__class__ = cls
+        arbiter.prepare(options)
+
+    def prepare(self, options: Options) -> None:
+        """Open sockets and make what the processes share. Raises ``OptionError``."""
+        self.options = options
+        self.draining: dict[int, Any] = {}
+        self._stopping = False
+        for notice in options.notices:
+            getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
+        listen_flag = "--socket" if isinstance(options.listen, UnixAddress) else "--port"
+        public = open_listeners(options.listen, listen_flag, options.backlog)
+        self.LISTENERS = gunicorn_sock.create_sockets(
+            self.cfg, self.log, [listener.detach() for listener in public]
+        )
+        self.sockets = self._open_management_sockets()
+        self.segment = Segment(rows=_ROWS)
+        self.management = ManagementSupervisor(
+            options, self.segment, Journal(self.segment), self.sockets, self._drop_in_management
+        )
+        self._journal = self.management._journal
+
+    def _open_management_sockets(self) -> dict[str, list[socket.socket]]:
+        options = self.options
+        api_flag = "--api-socket" if isinstance(options.api, UnixAddress) else "--api-port"
+        sockets = {"api": open_listeners(options.api, api_flag, options.backlog)}
+        if options.metrics is not None:
+            unix = isinstance(options.metrics, UnixAddress)
+            flag = "--metrics-socket" if unix else "--metrics-port"
+            sockets["metrics"] = open_listeners(options.metrics, flag, options.backlog)
+        if options.redirect is not None:
+            sockets["redirect"] = open_listeners(
+                options.redirect.address, "--redirect-port", options.backlog
+            )
+        return sockets
+
+    def ready(self) -> None:
+        """Start the management process and say where the server listens.
+
+        Exits with 1 when it can't be started.
+        """
+        self.management.start()
+        if not self.management.wait_until_ready(_READY_TIMEOUT):
+            log.error("the management process could not be started; see the lines above")
+            self.stop(False)
+            sys.exit(1)
+        options = self.options
+        scheme = "https" if options.tls else "http"
+        default = options.default_target or "(no default)"
+        log.info("Proxying %s://%s to %s", scheme, described(options.listen), default)
+        scheme = "https" if options.api_tls else "http"
+        log.info("Proxy API at %s://%s/api/routes", scheme, described(options.api))
+        if options.metrics is not None:
+            log.info("Serve metrics at http://%s/metrics", described(options.metrics))
+        self._write_pid_file()
+
+    # -- pid file
+
+    def _write_pid_file(self) -> None:
+        path = self.options.pid_file
+        if path is None:
+            return
+        log.info("Writing pid %s to %s", os.getpid(), path)
+        try:
+            Path(path).write_text(str(os.getpid()), encoding="ascii")
+        except OSError as error:
+            log.error("cannot write --pid-file %s: %s; going on without it", path, error.strerror)
+
+    def _remove_pid_file(self) -> None:
+        path = self.options.pid_file
+        if path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                if int(Path(path).read_text(encoding="ascii")) == os.getpid():
+                    Path(path).unlink()
+
+    # -- workers
+
+    def equip(self, worker: Any) -> None:
+        """Give a worker that is about to be forked its row and what is shared."""
+        used = {w.row_index for w in (*self.WORKERS.values(), *self.draining.values())}
+        # The last row is the management process's.
+        row = next((i for i in range(_ROWS - 1) if i not in used), 0)
+        worker.equip(self.options, self.segment, self._journal, row)
+
+    def drop_in_worker(self) -> None:
+        """Close in a new worker what belongs to the management process."""
+        for listeners in self.sockets.values():
+            close_listeners(listeners, unlink=False)
+
+    def _drop_in_management(self) -> None:
+        for listener in self.LISTENERS:
+            listener.close()
+        for worker in (*self.WORKERS.values(), *self.draining.values()):
+            worker.tmp.close()
+
+    def retire_row(self, worker: Any) -> None:
+        """Zero the gauges of a worker that has ended."""
+        reset_gauges(self.segment.row(worker.row_index))
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Signal a worker; one that is told to stop is no longer counted as a worker.
+
+        gunicorn would wait for it: a reload would then block the arbiter, and a worker that
+        keeps its tunnels would leave its place empty, for as long as the drain lasts.
+        """
+        super().kill_worker(pid, sig)
+        if sig == signal.SIGTERM and not self._stopping and pid in self.WORKERS:
+            self.draining[pid] = self.WORKERS.pop(pid)
+
+    def manage_workers(self) -> None:
+        """Keep the processes at their number: workers, and the management process."""
+        super().manage_workers()
+        self.management.supervise()
+
+    def reap_workers(self) -> None:
+        """Take note of children that have ended."""
+        self.management.supervise()
+        for pid, worker in list(self.draining.items()):
+            if _has_ended(pid):
+                del self.draining[pid]
+                worker.tmp.close()
+                self.cfg.child_exit(self, worker)
+        super().reap_workers()
+
+    # -- the end
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the workers, then the management process."""
+        self._stopping = True
+        self.WORKERS.update(self.draining)
+        self.draining.clear()
+        super().stop(graceful)
+        self.management.stop(graceful=graceful)
+        for listeners in self.sockets.values():
+            close_listeners(listeners, unlink=True)
+        self._remove_pid_file()
+
+    def reexec(self) -> None:
+        """Refuse SIGUSR2: two servers would have two routing tables."""
+        log.warning("SIGUSR2 is not supported: use SIGHUP to replace the workers")
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True

@@ -1,0 +1,123 @@
+"""Listening sockets, opened once by the arbiter and inherited by everybody else."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+
+from chp_gevent.options import Address, OptionError, UnixAddress
+
+
+def open_listeners(address: Address, flag: str, backlog: int) -> list[socket.socket]:
+    """Listen on an address and return the sockets.
+
+    An empty IP means all interfaces, IPv4 and IPv6; a name, all its addresses. ``flag``
+    is the option to blame. Raises ``OptionError``.
+    """
+    try:
+        if isinstance(address, UnixAddress):
+            return [_open_unix(address.path, backlog)]
+        if not address.ip:
+            return [_open_everywhere(address.port, backlog)]
+        return _open_name(address.ip, address.port, backlog)
+    except OSError as error:
+        raise OptionError(f"{flag}: cannot listen on {described(address)}: {_why(error)}") from None
+
+
+def described(address: Address) -> str:
+    """Return an address as CHP's log lines show it: ``ip:port``, or the path of a socket."""
+    if isinstance(address, UnixAddress):
+        return address.path
+    host = f"[{address.ip}]" if ":" in address.ip else address.ip
+    return f"{host}:{address.port}"
+
+
+def close_listeners(listeners: list[socket.socket], *, unlink: bool) -> None:
+    """Close sockets; with ``unlink``, remove the files of UNIX sockets too."""
+    for listener in listeners:
+        name = listener.getsockname() if listener.fileno() >= 0 else ""
+        listener.close()
+        if unlink and listener.family == socket.AF_UNIX and name:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+
+
+def _open_name(name: str, port: int, backlog: int) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    failure: OSError | None = None
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, *_, sockaddr in dict.fromkeys(found):
+        try:
+            listeners.append(_open_tcp(family, sockaddr, backlog))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                close_listeners(listeners, unlink=False)
+                raise
+            # E.g. "localhost" with an IPv6 address on a machine without IPv6.
+            failure = error
+    if not listeners and failure is not None:
+        raise failure
+    return listeners
+
+
+def _open_everywhere(port: int, backlog: int) -> socket.socket:
+    try:
+        return _open_tcp(socket.AF_INET6, ("::", port), backlog)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+    return _open_tcp(socket.AF_INET, ("0.0.0.0", port), backlog)
+
+
+def _open_tcp(family: int, sockaddr: tuple[object, ...], backlog: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # "::" is for both families; a literal IPv6 address for itself.
+            only_v6 = int(sockaddr[0] != "::")
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
+        listener.bind(sockaddr)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _open_unix(path: str, backlog: int) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "exists and is not a socket")
+        _remove_if_dead(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_if_dead(path: str) -> None:
+    """Remove the socket that a dead predecessor left; raise if somebody listens on it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError:
+            pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

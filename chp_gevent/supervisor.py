@@ -1,0 +1,168 @@
+"""The arbiter's care for the management process: starts it, restarts it, stops it last."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from chp_gevent.channel.journal import Journal
+from chp_gevent.channel.segment import Segment
+from chp_gevent.options import Options
+
+log = logging.getLogger("chp_gevent.server")
+
+# A process that dies before it is ready is restarted after a pause that doubles each time,
+# up to this many seconds; one that was ready, at once.
+_LONGEST_PAUSE = 30.0
+_FIRST_PAUSE = 0.25
+
+# Seconds for API calls in flight when the server stops.
+_STOP_TIMEOUT = 7.0
+
+
+class ManagementSupervisor:
+    """Keeps one management process running.
+
+    ``sockets`` are the listening sockets it serves, by name; they stay open here, so that
+    clients wait in the backlog while it is down. ``in_child`` is called in the child first,
+    to drop what belongs to the arbiter.
+
+    Attributes:
+        pid: of the process, or None while there is none.
+        restarts: how many times it had to be replaced.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        segment: Segment,
+        journal: Journal,
+        sockets: dict[str, list[socket.socket]],
+        in_child: Callable[[], None],
+    ) -> None:
+        self.pid: int | None = None
+        self.restarts = 0
+        self._options = options
+        self._segment = segment
+        self._journal = journal
+        self._sockets = sockets
+        self._in_child = in_child
+        self._ready_fd: int | None = None
+        self._was_ready = False
+        self._failures = 0
+        self._not_before = 0.0
+        self._stopping = False
+
+    def start(self) -> None:
+        """Fork the management process."""
+        ready_read, ready_write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready_read)
+            self._run_child(ready_write)
+        os.close(ready_write)
+        self.pid = pid
+        self._ready_fd = ready_read
+        self._was_ready = False
+
+    def _run_child(self, ready_fd: int) -> None:
+        """Become the management process; never returns."""
+        status = 1
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
+                signal.signal(number, signal.SIG_IGN)
+            parent = os.getppid()
+            self._in_child()
+            from chp_gevent.management.process import ManagementContext, run
+
+            run(
+                ManagementContext(
+                    options=self._options,
+                    segment=self._segment,
+                    journal=self._journal,
+                    sockets=self._sockets,
+                    log=logging.getLogger("chp_gevent.management"),
+                    ready_fd=ready_fd,
+                    parent_pid=parent,
+                )
+            )
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException as error:
+            log.error("management process failed: %r", error)
+            log.debug("traceback of that error", exc_info=error)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Not sys.exit: the arbiter's frames below this one must not run here.
+            os._exit(status)
+
+    def wait_until_ready(self, timeout: float) -> bool:
+        """Wait for the first start to succeed, at most ``timeout`` seconds."""
+        if self._ready_fd is not None:
+            select.select([self._ready_fd], [], [], timeout)
+            self._look_whether_ready()
+        return self._was_ready
+
+    def _look_whether_ready(self) -> None:
+        if self._ready_fd is None or not select.select([self._ready_fd], [], [], 0)[0]:
+            return
+        self._was_ready = bool(os.read(self._ready_fd, 1))
+        os.close(self._ready_fd)
+        self._ready_fd = None
+        if self._was_ready:
+            self._failures = 0
+
+    def supervise(self) -> None:
+        """Restart the process if it has died; called often, from the arbiter's loop."""
+        if self.pid is not None and self._has_died(self.pid):
+            self._note_death()
+        if self.pid is None and not self._stopping and time.monotonic() >= self._not_before:
+            self.restarts += 1
+            self.start()
+
+    def _has_died(self, pid: int) -> bool:
+        self._look_whether_ready()
+        try:
+            return os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:
+            return True  # gunicorn's waitpid(-1) was quicker
+
+    def _note_death(self) -> None:
+        pid, self.pid = self.pid, None
+        if self._ready_fd is not None:
+            os.close(self._ready_fd)
+            self._ready_fd = None
+        if self._stopping:
+            return
+        if self._was_ready:
+            pause = 0.0
+        else:
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures)
+            self._failures += 1
+        self._not_before = time.monotonic() + pause
+        log.error("management process (pid %s) died; restarting it", pid)
+
+    def stop(self, *, graceful: bool) -> None:
+        """Stop the process and wait for its end."""
+        self._stopping = True
+        if self.pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM if graceful else signal.SIGQUIT)
+        deadline = time.monotonic() + (_STOP_TIMEOUT if graceful else 1.0)
+        while not self._has_died(self.pid):
+            if time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.02)
+        self.pid = None

@@ -1,0 +1,8 @@
+"""gunicorn's configuration for chp-gevent: flags of the proxy come from CHP_ARGS.
+
+CHP_ARGS="--port 8000 --default-target http://127.0.0.1:9000" gunicorn -c conf/gunicorn.conf.py
+"""
+
+from chp_gevent.server import settings_from_environment
+
+globals().update(settings_from_environment())
