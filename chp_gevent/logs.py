@@ -44,7 +44,8 @@ class LineFormatter(logging.Formatter):
 class ProxyLogger(Logger):
     """gunicorn's logger, writing where and how the rest of the server does.
 
-    Its own news about processes is for ``--log-level debug``; its warnings are for all.
+    Its own news about processes is for ``--log-level debug``, its warnings are for all, and
+    its debugging output, a dump of 130 settings at every start, is for nobody.
     """
 
     def setup(self, cfg: Any) -> None:
@@ -58,7 +59,9 @@ class ProxyLogger(Logger):
         ours.propagate = False
         ours.handlers = [handler]
         self.error_log.handlers = [handler]
-        self.error_log.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+        self.error_log.setLevel(
+            logging.INFO if level == logging.DEBUG else max(level, logging.WARNING)
+        )
 
 
 def _printable(message: str) -> str:

@@ -191,12 +191,14 @@ class JournalReader:
     """Reads what is new since it last did; any number of processes may have one.
 
     Attributes:
-        generation: the number of the last change that was read.
+        generation: the number of the last change that was read; while the reader is in a
+            snapshot, what it was before.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._words = journal.words
         self._files = journal.files
+        self.generation = 0
         self._start_over()
 
     def _start_over(self) -> None:
@@ -210,7 +212,8 @@ class JournalReader:
         self._epoch = epoch
         self._file = self._files[file]
         self._end_word = END + file
-        self.generation = self._words[BASE_GENERATION + file]
+        # The generation at ``_offset``, if that is behind the snapshot.
+        self._generation_here = self._words[BASE_GENERATION + file]
         self._offset = self._snapshot_end = self._words[BASE_OFFSET + file]
         self._read_size = BLOCK_BYTES
 
@@ -252,7 +255,7 @@ class JournalReader:
                 raise JournalDamaged(f"no record at offset {self._offset} of epoch {self._epoch}")
             return records
         if self._offset >= self._snapshot_end:
-            self.generation += len(records)
+            self._generation_here += len(records)
         self._offset += taken
         self._read_size = BLOCK_BYTES
         return records
@@ -260,4 +263,6 @@ class JournalReader:
     def _batch(self, records: list[memoryview[int]]) -> Batch:
         batch = Batch(records, self._starts_over)
         self._starts_over = False
+        if self._offset >= self._snapshot_end:
+            self.generation = self._generation_here
         return batch

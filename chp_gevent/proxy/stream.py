@@ -15,6 +15,7 @@ Imported in workers only, after monkey patching: it needs gevent's ``ssl``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -29,6 +30,8 @@ WRITE = 2
 
 # One read takes what a socket buffer usually holds; larger ones gained nothing measurable.
 READ_SIZE = 65536
+
+_TCP_CLOSE = 7
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -245,7 +248,12 @@ class TLSStream(Stream):
             self._read_event = READ
         except ssl.SSLWantWriteError:
             self._read_event = WRITE
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLEOFError as error:
+            # Python says this for a reset too.
+            if self._is_reset():
+                raise ConnectionResetError(errno.ECONNRESET, "connection reset") from error
             return b""
         return None
 
@@ -321,6 +329,13 @@ class TLSStream(Stream):
         if not self.closed:
             self._notify_close()
         super().close()
+
+    def _is_reset(self) -> bool:
+        try:
+            state: bytes = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except OSError:
+            return False  # a UNIX socket
+        return state[0] == _TCP_CLOSE
 
     def _notify_close(self) -> None:
         with contextlib.suppress(OSError, ValueError):

@@ -94,11 +94,11 @@ class Tunnel:
 
     def abort(self) -> None:
         """Close both sides at once; safe to call again. Unsent bytes are lost."""
-        self._close(Stream.close)
+        self._close(reset=False)
 
     def reset(self) -> None:
         """Close both sides so that their peers see an error (RST)."""
-        self._close(Stream.reset)
+        self._close(reset=True)
 
     def flow_broke(self, flow: _Flow) -> None:
         """React to a sink that takes no more: pass on its last words and reset the source.
@@ -116,7 +116,7 @@ class Tunnel:
         else:
             _reset_watch(self.hub).add(flow.source, self)
 
-    def _close(self, close: Callable[[Stream], None]) -> None:
+    def _close(self, *, reset: bool) -> None:
         if self.closed:
             return
         self.closed = True
@@ -125,7 +125,10 @@ class Tunnel:
             flow.stop()
             resets.remove(flow.source)
         for flow in (self._up, self._down):
-            close(flow.source)
+            if reset:
+                flow.source.reset()
+            else:
+                flow.source.close()
         self._on_closed(self)
 
 

@@ -98,14 +98,18 @@ class TargetConnection(HTTPConnection):
         try:
             super().connect()
         except ConnectTimeoutError as error:
-            raise TargetError(f"timed out connecting to {self.host}:{self.port}") from error
+            raise TargetError(f"{self._address}: connecting timed out") from error
         except (HTTPError, OSError, ValueError) as error:
-            raise TargetError(_connect_failure(error)) from error
+            raise TargetError(f"{self._address}: {_connect_failure(error)}") from error
         if getattr(self.sock, "_sslobj", None) is None:
             # The descriptor in its plainest wrapper: gevent's socket is not needed any more.
             self.sock = _socket.socket(fileno=self.sock.detach())
             self.sock.setblocking(False)
         self.stream = streams.wrap(self.sock, gevent.get_hub())
+
+    @property
+    def _address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def _new_conn(self) -> Any:
         if not _is_literal(self._dns_host):
@@ -210,6 +214,10 @@ class TLSTargetConnection(TargetConnection, HTTPSConnection):
 
 class UnixTargetConnection(TargetConnection):
     """A connection to an ``http+unix`` target; the host is the path of the socket."""
+
+    @property
+    def _address(self) -> str:
+        return self._dns_host
 
     def _new_conn(self) -> Any:
         sock = gevent_socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -390,6 +398,8 @@ def _is_literal(host: str) -> bool:
 def _connect_failure(error: BaseException) -> str:
     if isinstance(error, NewConnectionError) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     return str(error) or type(error).__name__
 
 

@@ -1,0 +1,1 @@
+"""The management process: REST API, stores, metrics, statsd, redirect."""

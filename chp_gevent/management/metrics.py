@@ -1,0 +1,197 @@
+"""Metrics in Prometheus's text format: CHP's names, and ours beside them.
+
+Everything is read from the shared segment when somebody asks; requests pay nothing for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from chp_gevent.channel.segment import (
+    BYTES_FROM_CLIENTS,
+    BYTES_TO_CLIENTS,
+    GENERATION,
+    OPEN_CONNECTIONS,
+    OPEN_TUNNELS,
+    PID,
+    REQUESTS_WEB,
+    REQUESTS_WS,
+    STARTS,
+    Segment,
+)
+from chp_gevent.management.counters import Totals, management_row, read_totals, worker_rows
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+# CHP's counters, from prom-client, which appends no _total to their names.
+_CHP_COUNTERS: Final = {
+    "api_route_get": "Count of API route get requests",
+    "api_route_add": "Count of API route add requests",
+    "api_route_delete": "Count of API route delete requests",
+    "requests_ws": "Count of websocket requests",
+    "requests_web": "Count of web requests",
+}
+_CHP_STATUS_COUNTERS: Final = {
+    "requests_proxy": "Count of proxy requests",
+    "requests_api": "Count of API requests",
+}
+_TOTAL_TO_CUT: Final = re.compile(
+    rb"^(# (?:HELP|TYPE) (?:%b))_total "
+    % "|".join([*_CHP_COUNTERS, *_CHP_STATUS_COUNTERS]).encode(),
+    re.MULTILINE,
+)
+
+_WORKER_COUNTERS: Final = (
+    (BYTES_FROM_CLIENTS, "chp_bytes_from_clients", "Bytes of bodies and tunnels from clients"),
+    (BYTES_TO_CLIENTS, "chp_bytes_to_clients", "Bytes of bodies and tunnels to clients"),
+)
+_WORKER_GAUGES: Final = (
+    (OPEN_CONNECTIONS, "chp_open_connections", "Open connections of clients"),
+    (OPEN_TUNNELS, "chp_open_tunnels", "Open WebSocket tunnels"),
+)
+
+
+class Metrics(Collector):
+    """Collects the metrics of one server.
+
+    Args:
+        segment: the shared segment.
+        count_routes: returns the number of routes.
+        arbiter_pid: process id of the arbiter.
+    """
+
+    def __init__(self, segment: Segment, count_routes: Callable[[], int], arbiter_pid: int) -> None:
+        self._segment = segment
+        self._count_routes = count_routes
+        self._arbiter_pid = arbiter_pid
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """Return all metrics as text."""
+        return _TOTAL_TO_CUT.sub(rb"\1 ", generate_latest(self._registry))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics (the interface of prometheus-client's collectors)."""
+        yield from _chp_metrics(read_totals(self._segment))
+        yield from self._server_metrics()
+        yield from self._worker_metrics()
+        yield from self._process_metrics()
+
+    def _server_metrics(self) -> Iterator[Metric]:
+        own = management_row(self._segment)
+        yield GaugeMetricFamily("chp_routes", "Routes in the table", self._count_routes())
+        yield CounterMetricFamily(
+            "chp_route_changes",
+            "Changes of the routing table since the server started",
+            self._segment.words[GENERATION],
+        )
+        yield CounterMetricFamily(
+            "chp_management_restarts",
+            "Times that the management process was replaced",
+            max(0, own[STARTS] - 1),
+        )
+
+    def _worker_metrics(self) -> Iterator[Metric]:
+        rows = [(str(number), row) for number, row in worker_rows(self._segment)]
+        for word, name, text in _WORKER_GAUGES:
+            yield _by_worker(GaugeMetricFamily(name, text, labels=["worker"]), rows, word)
+        for word, name, text in _WORKER_COUNTERS:
+            yield _by_worker(CounterMetricFamily(name, text, labels=["worker"]), rows, word)
+        restarts = CounterMetricFamily(
+            "chp_worker_restarts", "Times that a worker was replaced", labels=["worker"]
+        )
+        requests = CounterMetricFamily(
+            "chp_worker_requests", "Requests by worker", labels=["worker", "kind"]
+        )
+        for number, row in rows:
+            restarts.add_metric([number], row[STARTS] - 1)
+            requests.add_metric([number, "web"], row[REQUESTS_WEB])
+            requests.add_metric([number, "ws"], row[REQUESTS_WS])
+        yield restarts
+        yield requests
+
+    def _process_metrics(self) -> Iterator[Metric]:
+        pids = {"arbiter": self._arbiter_pid, "management": os.getpid()}
+        for number, row in worker_rows(self._segment):
+            pids[f"worker-{number}"] = row[PID]
+        return _process_metrics(pids)
+
+
+def _chp_metrics(totals: Totals) -> Iterator[Metric]:
+    """Yield what CHP 5 has, under its names."""
+    for name, text in _CHP_COUNTERS.items():
+        metric = Metric(name, text, "counter")
+        metric.add_sample(name, {}, getattr(totals, name))
+        yield metric
+    for name, text in _CHP_STATUS_COUNTERS.items():
+        metric = Metric(name, text, "counter")
+        for status, count in sorted(getattr(totals, name).items()):
+            metric.add_sample(name, {"status": str(status)}, count)
+        yield metric
+    yield SummaryMetricFamily(
+        "find_target_for_req",
+        "Summary of find target requests",
+        totals.find_target_count,
+        totals.find_target_ns / 1e9,
+    )
+    yield SummaryMetricFamily(
+        "last_activity_updating",
+        "Summary of last activity updating requests",
+        totals.activity_count,
+        totals.activity_ns / 1e9,
+    )
+
+
+def _by_worker(metric: Any, rows: Iterable[tuple[str, memoryview[int]]], word: int) -> Metric:
+    for number, row in rows:
+        metric.add_metric([number], row[word])
+    return metric
+
+
+def _process_metrics(pids: Mapping[str, int]) -> Iterator[Metric]:
+    """Yield what prometheus-client knows of a process, for each process of the server.
+
+    ``process_open_fds`` becomes ``chp_process_open_fds{process="worker-0"}``, and so on.
+    """
+    merged: dict[str, Metric] = {}
+    for process, pid in pids.items():
+        for metric in ProcessCollector("chp", partial(int, pid), registry=None).collect():
+            target = merged.setdefault(
+                metric.name, Metric(metric.name, metric.documentation, metric.type)
+            )
+            for sample in metric.samples:
+                target.add_sample(sample.name, {"process": process}, sample.value)
+    return iter(merged.values())
+
+
+class MetricsApp:
+    """Serves the metrics at ``/metrics``, whatever the method, as CHP does (WSGI)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        if environ["RAW_URI"] != "/metrics":
+            start_response("404 Not Found", [])
+            return [b"Not Found"]
+        body = self._metrics.exposition()
+        start_response("200 OK", [("Content-Type", CONTENT_TYPE)])
+        return [body]

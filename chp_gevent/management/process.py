@@ -1,0 +1,93 @@
+"""The management process: what the arbiter forks beside the workers.
+
+This module is imported in the arbiter, so it imports nothing that must be patched by gevent
+first; all the rest is imported after the fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import NoReturn
+
+from chp_gevent.channel.journal import Journal
+from chp_gevent.channel.segment import Segment
+from chp_gevent.options import Options
+
+EXIT_CONFIGURATION = os.EX_CONFIG
+"""Exit status (78) where another attempt would fail too: the storage backend can't be used."""
+
+# Signals that mean something to the arbiter only; they reach us when a whole group gets them.
+_IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGPIPE")
+
+
+@dataclass
+class ManagementContext:
+    """What the arbiter gives its management process.
+
+    Attributes:
+        options: the options of the server.
+        segment: the shared segment; its last row is the management process's.
+        journal: the journal on that segment.
+        sockets: listening sockets by ``api``, ``metrics`` and ``redirect``.
+        log: the server's logger.
+        ready_fd: a descriptor that gets one byte when the API is served, and is closed then.
+        parent_pid: the arbiter's process id.
+    """
+
+    options: Options
+    segment: Segment
+    journal: Journal
+    sockets: dict[str, list[socket.socket]]
+    log: logging.Logger
+    ready_fd: int | None
+    parent_pid: int
+
+
+def run(context: ManagementContext) -> NoReturn:
+    """Be the management process; the arbiter calls this right after the fork.
+
+    SIGTERM ends it when the calls in flight are answered (5 s at most), SIGINT and SIGQUIT at
+    once, both with exit status 0; so does the death of the arbiter. ``EXIT_CONFIGURATION``
+    says that the storage backend can't be used. Never returns into the arbiter's code, and runs
+    none of its exit handlers.
+    """
+    status = os.EX_SOFTWARE
+    try:
+        _forget_signal_handlers()
+        from gevent import monkey
+
+        monkey.patch_all()
+        import gevent
+
+        gevent.reinit()
+        from chp_gevent.management.service import ManagementService
+
+        status = ManagementService(context).run()
+    except BaseException as error:
+        context.log.error("The management process failed: %s: %s", type(error).__name__, error)
+        context.log.debug("Traceback of that error", exc_info=error)
+    finally:
+        _leave(status)
+
+
+def _forget_signal_handlers() -> None:
+    signal.set_wakeup_fd(-1)
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGCHLD", "SIGALRM"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    for name in _IGNORED:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _leave(status: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(status)

@@ -1,0 +1,205 @@
+"""What the management process does from its start to its end.
+
+Imported after monkey patching only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import Final
+
+import gevent
+from gevent.event import AsyncResult
+
+from chp_gevent.channel.publisher import Publisher, RouteLimitReached
+from chp_gevent.channel.segment import GENERATION, OPEN_CONNECTIONS, STATUS
+from chp_gevent.management.api import Api
+from chp_gevent.management.counters import take_management_row
+from chp_gevent.management.http_server import HttpServer
+from chp_gevent.management.metrics import Metrics, MetricsApp
+from chp_gevent.management.process import EXIT_CONFIGURATION, ManagementContext
+from chp_gevent.management.redirect import Redirect
+from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed
+from chp_gevent.management.statsd import StatsdReporter
+from chp_gevent.management.stores import Store, StoreError, open_store
+from chp_gevent.options import TcpAddress
+from chp_gevent.tls import server_context
+
+DRAIN_TIMEOUT: Final = 5.0
+"""Seconds that calls in flight have to finish after SIGTERM."""
+
+HOUSEKEEPING_INTERVAL: Final = 1.0
+ACTIVITY_INTERVAL: Final = 10.0
+"""Seconds between two calls of a storage backend's ``save_activity``."""
+
+
+class ManagementService:
+    """The management process's parts, put together.
+
+    Args:
+        context: what the arbiter gave it.
+    """
+
+    def __init__(self, context: ManagementContext) -> None:
+        self._context = context
+        self._options = context.options
+        self._log = context.log
+        self._segment = context.segment
+        self._ending: AsyncResult = AsyncResult()
+        self._servers: list[HttpServer] = []
+        self._activity_at = 0.0
+        self._activity_failed = False
+
+    def run(self) -> int:
+        """Serve until a signal comes or the arbiter is gone; return the exit status."""
+        self._watch_signals()
+        self._row = take_management_row(self._segment)
+        try:
+            self._routes = self._take_over_routes()
+        except (StoreError, StoreFailed) as error:
+            self._log.error("%s", error)
+            return EXIT_CONFIGURATION
+        options = self._options.statsd
+        self._statsd = StatsdReporter(options, self._segment, self._log) if options else None
+        self._serve()
+        housekeeper = gevent.spawn(self._keep_house)
+        self._report_ready()
+        gracefully = self._ending.get()
+        housekeeper.kill()
+        if gracefully:
+            self._stop()
+        return os.EX_OK
+
+    # -- the routing table
+
+    def _take_over_routes(self) -> Routes:
+        """Return the table: as a predecessor left it, or as the server starts with it."""
+        first_start = self._segment.words[GENERATION] == 0
+        publisher = Publisher(self._segment, self._context.journal)
+        recovered = publisher.recover()
+        routes = Routes(
+            publisher,
+            self._segment.activity,
+            self._log,
+            host_routing=self._options.proxy.host_routing,
+            store=self._open_store(),
+        )
+        if not first_start:
+            self._log.info("The management process is back, with %d routes", recovered)
+        try:
+            routes.load()
+        except StoreFailed as error:
+            if first_start:
+                raise
+            self._log.error("%s; going on with the routes there are", error)
+        # A default route that was deleted since the server started stays so.
+        if first_start and self._options.default_target is not None:
+            self._add_default_route(routes, self._options.default_target)
+        return routes
+
+    def _open_store(self) -> Store | None:
+        backend = self._options.storage_backend
+        return open_store(backend, self._options) if backend else None
+
+    def _add_default_route(self, routes: Routes, target: str) -> None:
+        try:
+            routes.add("/", {"target": target})
+        except (InvalidRoute, RouteLimitReached, OSError) as error:
+            self._log.error("--default-target: %s", error)
+
+    # -- servers
+
+    def _serve(self) -> None:
+        options, sockets = self._options, self._context.sockets
+        if sockets.get("api"):
+            self._servers.append(self._api_server(sockets["api"]))
+        if sockets.get("metrics"):
+            metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
+            self._servers.append(
+                HttpServer("metrics server", MetricsApp(metrics), sockets["metrics"], self._log)
+            )
+        if sockets.get("redirect") and options.redirect is not None:
+            self._servers.append(self._redirect_server(sockets["redirect"]))
+        for server in self._servers:
+            server.start()
+
+    def _api_server(self, listeners: list[socket.socket]) -> HttpServer:
+        def count_refused(status: int) -> None:
+            self._row[STATUS + status] += 1
+
+        api_tls = self._options.api_tls
+        return HttpServer(
+            "API",
+            Api(self._routes, self._options.auth_token, self._row, self._log),
+            listeners,
+            self._log,
+            tls=server_context(api_tls) if api_tls is not None else None,
+            on_refused=count_refused,
+        )
+
+    def _redirect_server(self, listeners: list[socket.socket]) -> HttpServer:
+        assert self._options.redirect is not None
+        to_port = self._options.redirect.to_port
+        listen = self._options.listen
+        listen_port = listen.port if isinstance(listen, TcpAddress) else None
+        from_port = listeners[0].getsockname()[1]
+        self._log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
+        return HttpServer("redirect server", Redirect(to_port, listen_port), listeners, self._log)
+
+    def _report_ready(self) -> None:
+        ready_fd = self._context.ready_fd
+        if ready_fd is not None:
+            os.write(ready_fd, b"1")
+            os.close(ready_fd)
+
+    # -- every second
+
+    def _keep_house(self) -> None:
+        while True:
+            gevent.sleep(HOUSEKEEPING_INTERVAL)
+            if os.getppid() != self._context.parent_pid:
+                self._ending.set(False)
+                return
+            try:
+                self._tick(time.monotonic())
+            except Exception as error:
+                self._log.error("Housekeeping failed: %s: %s", type(error).__name__, error)
+                self._log.debug("Traceback of that error", exc_info=error)
+
+    def _tick(self, now: float) -> None:
+        for server in self._servers:
+            server.tick()
+        self._row[OPEN_CONNECTIONS] = sum(server.open_connections for server in self._servers)
+        if self._statsd is not None:
+            self._statsd.flush(now)
+        if now - self._activity_at >= ACTIVITY_INTERVAL:
+            self._activity_at = now
+            self._save_activity()
+
+    def _save_activity(self) -> None:
+        try:
+            self._routes.save_activity()
+            self._activity_failed = False
+        except StoreFailed as error:
+            if not self._activity_failed:
+                self._activity_failed = True
+                self._log.error("Can't save the activity of routes: %s", error)
+
+    # -- the end
+
+    def _watch_signals(self) -> None:
+        gevent.signal_handler(signal.SIGTERM, self._ending.set, True)
+        gevent.signal_handler(signal.SIGINT, self._ending.set, False)
+        gevent.signal_handler(signal.SIGQUIT, self._ending.set, False)
+
+    def _stop(self) -> None:
+        try:
+            gevent.joinall([gevent.spawn(each.drain, DRAIN_TIMEOUT) for each in self._servers])
+            self._tick(time.monotonic())
+            self._save_activity()
+            self._routes.close_store()
+        except StoreFailed as error:
+            self._log.error("%s", error)

@@ -1,0 +1,113 @@
+"""Counters and timings for statsd, under the names that CHP 2 to 4 sent."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from statsd import StatsClient
+
+from chp_gevent.channel.segment import Segment
+from chp_gevent.management.counters import Totals, read_totals
+from chp_gevent.options import StatsdOptions
+
+_NS_PER_MS = 1_000_000
+
+# Seconds between two attempts to look the name of the host up.
+_RETRY_INTERVAL = 30.0
+
+
+class _ConnectedClient(StatsClient):
+    """A client that says when it can't send: statsd's own swallows every error.
+
+    Connected, so that the kernel reports a port that nobody listens on.
+    """
+
+    def __init__(self, options: StatsdOptions) -> None:
+        try:
+            super().__init__(options.host, options.port, options.prefix or None)
+        except OSError:
+            super().__init__(options.host, options.port, options.prefix or None, ipv6=True)
+        self._sock.connect(self._addr)
+        self._sock.setblocking(False)
+
+    def _send(self, data: str) -> None:
+        self._sock.send(data.encode("ascii"))
+
+
+class StatsdReporter:
+    """Sends what has been counted since the last time, in one pipeline.
+
+    Args:
+        options: where to send it.
+        segment: the shared segment, which has the counters.
+        log: the server's logger.
+    """
+
+    def __init__(self, options: StatsdOptions, segment: Segment, log: logging.Logger) -> None:
+        self._options = options
+        self._segment = segment
+        self._log = log
+        self._client: Any = None
+        self._retry_at = float("-inf")
+        self._failure_logged = False
+        # What a predecessor counted, it has sent.
+        self._sent = read_totals(segment)
+
+    def flush(self, now: float) -> None:
+        """Send the changes; raises nothing. A host that can't be reached is logged once.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        totals = read_totals(self._segment)
+        before, self._sent = self._sent, totals
+        try:
+            if self._client is None:
+                if now < self._retry_at:
+                    return
+                self._retry_at = now + _RETRY_INTERVAL
+                self._client = _ConnectedClient(self._options)
+            self._send(before, totals)
+        except (OSError, UnicodeError) as error:
+            self._log_failure(error)
+
+    def _send(self, before: Totals, totals: Totals) -> None:
+        pipeline = self._client.pipeline()
+        for name, count in _increments(before, totals):
+            if count > 0:
+                pipeline.incr(name, count)
+        timings = (
+            ("find_target_for_req", "find_target"),
+            ("last_activity_updating", "activity"),
+        )
+        for name, field in timings:
+            count = getattr(totals, f"{field}_count") - getattr(before, f"{field}_count")
+            if count > 0:
+                elapsed = getattr(totals, f"{field}_ns") - getattr(before, f"{field}_ns")
+                pipeline.timing(name, elapsed / count / _NS_PER_MS)
+        pipeline.send()
+
+    def _log_failure(self, error: Exception) -> None:
+        if self._failure_logged:
+            return
+        self._failure_logged = True
+        host, port = printable(self._options.host), self._options.port
+        self._log.warning("Can't send metrics to statsd at %s:%s: %s", host, port, error)
+
+
+def _increments(before: Totals, totals: Totals) -> list[tuple[str, int]]:
+    """Return the counters of CHP 4 and by how much they have grown."""
+    increments = [
+        ("requests.web", totals.requests_web - before.requests_web),
+        ("requests.ws", totals.requests_ws - before.requests_ws),
+        ("requests.api", sum(totals.requests_api.values()) - sum(before.requests_api.values())),
+        ("api.route.get", totals.api_route_get - before.api_route_get),
+        ("api.route.add", totals.api_route_add - before.api_route_add),
+        ("api.route.delete", totals.api_route_delete - before.api_route_delete),
+    ]
+    increments += [
+        (f"requests.{status}", count - before.requests_proxy.get(status, 0))
+        for status, count in sorted(totals.requests_proxy.items())
+    ]
+    return increments

@@ -1,0 +1,167 @@
+"""Validated, immutable options: what every other module is given.
+
+Times are in seconds and sizes in bytes, whatever the unit on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+
+class OptionError(ValueError):
+    """A value that the server can't be started with; the message is one line naming the flag."""
+
+
+@dataclass(frozen=True)
+class TcpAddress:
+    """A TCP listening address.
+
+    ``ip`` is an address or a host name, empty for all interfaces (IPv4 and IPv6). Port 0 is any
+    free port.
+    """
+
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True)
+class UnixAddress:
+    """A UNIX listening socket."""
+
+    path: str
+
+
+Address = TcpAddress | UnixAddress
+
+
+@dataclass(frozen=True)
+class ServerTlsOptions:
+    """TLS towards clients of the proxy or of the API (``--ssl-*``, ``--api-ssl-*``).
+
+    ``request_cert`` means that a client must show a certificate that ``ca`` vouches for, also
+    without ``reject_unauthorized``: Node rejects unless told not to, and CHP has no flag for that.
+    """
+
+    key: str | None
+    cert: str | None
+    ca: str | None = None
+    request_cert: bool = False
+    reject_unauthorized: bool = False
+    protocol: str | None = None
+    ciphers: str | None = None
+    dhparam: str | None = None
+    passphrase: str | None = field(default=None, repr=False)
+    flag_prefix: str = "--ssl"
+    """What the names of its flags begin with, for error messages: ``--ssl`` or ``--api-ssl``."""
+
+
+def passphrase_variable(flag_prefix: str) -> str:
+    """Name the environment variable with the passphrase of ``--ssl-key`` or ``--api-ssl-key``."""
+    return f"CONFIGPROXY{flag_prefix.replace('-', '_')[1:].upper()}_KEY_PASSPHRASE"
+
+
+@dataclass(frozen=True)
+class ClientTlsOptions:
+    """TLS towards targets (``--client-ssl-*``, ``--insecure``)."""
+
+    key: str | None = None
+    cert: str | None = None
+    ca: str | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class RedirectOptions:
+    """The HTTP to HTTPS redirect server: where it listens and the port it points to."""
+
+    address: TcpAddress
+    to_port: int
+
+
+@dataclass(frozen=True)
+class StatsdOptions:
+    """Where to send statsd packets."""
+
+    host: str
+    port: int = 8125
+    prefix: str = "chp"
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What a client may send before a request is refused, and the status it is refused with."""
+
+    max_request_line: int = 16 * 1024
+    """Bytes of the request line; 414."""
+    max_header_size: int = 64 * 1024
+    """Bytes of the whole header section; 431."""
+    max_headers: int = 128
+    """Header fields; 431."""
+    header_timeout: float = 60.0
+    """Seconds from the first byte of a request to the end of its header section; 408."""
+
+
+@dataclass(frozen=True)
+class ProxyOptions:
+    """What the data plane needs to know.
+
+    ``timeout`` (a silent client is disconnected) and ``proxy_timeout`` (a silent target is a 503)
+    are None for never. ``trusted_proxies`` is None when X-Forwarded-* of every peer is appended
+    to, as CHP does; otherwise those of any peer outside the networks are replaced.
+    """
+
+    x_forward: bool = True
+    prepend_path: bool = True
+    include_prefix: bool = True
+    auto_rewrite: bool = False
+    change_origin: bool = False
+    protocol_rewrite: str | None = None
+    custom_headers: tuple[tuple[str, str], ...] = ()
+    host_routing: bool = False
+    error_target: str | None = None
+    error_path: str | None = None
+    timeout: float | None = None
+    proxy_timeout: float | None = None
+    keep_alive_timeout: float = 5.0
+    client_tls: ClientTlsOptions = ClientTlsOptions()
+    limits: LimitOptions = LimitOptions()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A line about the options that is logged once at start, when logging is set up."""
+
+    level: str
+    """``info`` or ``warn``."""
+    message: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything one server is started with.
+
+    ``max_requests`` is the number of requests after which a worker is replaced, 0 for never.
+    ``worker_connections`` are open client connections of one worker, tunnels included.
+    """
+
+    listen: Address
+    api: Address
+    metrics: Address | None = None
+    redirect: RedirectOptions | None = None
+    tls: ServerTlsOptions | None = None
+    api_tls: ServerTlsOptions | None = None
+    proxy: ProxyOptions = ProxyOptions()
+    default_target: str | None = None
+    auth_token: str | None = field(default=None, repr=False)
+    statsd: StatsdOptions | None = None
+    storage_backend: str | None = None
+    pid_file: str | None = None
+    log_level: str = "info"
+    workers: int = 1
+    drain_timeout: float = 30.0
+    worker_connections: int = 10_000
+    backlog: int = 2048
+    max_requests: int = 0
+    notices: tuple[Notice, ...] = ()

@@ -1,0 +1,249 @@
+"""TLS contexts, built from options as Node builds them for CHP.
+
+The contexts must be built in the process that uses them, after gevent has patched ``ssl``
+there: patching replaces the classes. So nothing here keeps an ``ssl`` object, and ``ssl`` is
+imported when a function runs. The arbiter builds contexts only to check the options.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chp_gevent.options import (
+    ClientTlsOptions,
+    OptionError,
+    ServerTlsOptions,
+    passphrase_variable,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+CIPHERS = ":".join(
+    (
+        # CHP's list, but for two names that OpenSSL does not know
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "DHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-SHA256",
+        "DHE-RSA-AES128-SHA256",
+        "ECDHE-RSA-AES256-SHA384",
+        "DHE-RSA-AES256-SHA256",
+        "HIGH",
+        *("!RC4", "!aNULL", "!eNULL", "!EXPORT", "!DES", "!MD5", "!PSK", "!SRP", "!CAMELLIA"),
+    )
+)
+"""The default suites up to TLS 1.2. Those of TLS 1.3 are OpenSSL's, as in Node."""
+
+# Node's names of secureProtocol, which CHP appends "_method" to, and ssl.TLSVersion's names of
+# the lowest and the highest version. In Node, SSLv23 ends with TLS 1.2; TLSv1_3 is ours.
+_PROTOCOLS = {
+    "SSLv23": ("TLSv1_2", "TLSv1_2"),
+    "TLS": ("TLSv1_2", "MAXIMUM_SUPPORTED"),
+    "TLSv1": ("TLSv1", "TLSv1"),
+    "TLSv1_1": ("TLSv1_1", "TLSv1_1"),
+    "TLSv1_2": ("TLSv1_2", "TLSv1_2"),
+    "TLSv1_3": ("TLSv1_3", "TLSv1_3"),
+}
+_LEGACY_PROTOCOLS = ("TLSv1", "TLSv1_1")
+_SECURITY_LEVEL_0 = "@SECLEVEL=0"
+
+
+def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
+    """Build the context of a listening socket.
+
+    ALPN is ``http/1.1``; the order of suites is the server's; without ``--ssl-protocol``, TLS 1.2
+    and 1.3. With ``request_cert``, a client without a certificate of ``ca`` fails in the
+    handshake; CHP and Node do it right after the handshake.
+
+    Raises OptionError naming the flag of what is missing, unreadable or does not fit.
+    """
+    import ssl
+
+    prefix = options.flag_prefix
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    _set_versions(context, options)
+    _set_ciphers(context, options.ciphers)
+    if options.key is None or options.cert is None:
+        missing = "key" if options.key is None else "cert"
+        raise OptionError(f"{prefix}-{missing}: must be given with the other one of the two")
+    _load_certificate(context, prefix, options.cert, options.key, options.passphrase)
+    if options.dhparam:
+        _load_dhparam(context, options.dhparam)
+    if options.ca:
+        # also without request_cert: Node, too, completes the chain of --ssl-cert from it
+        _load_authorities(context, f"{prefix}-ca", options.ca)
+    if options.request_cert:
+        context.verify_mode = ssl.CERT_REQUIRED
+        if not options.ca:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    return context
+
+
+def client_context(options: ClientTlsOptions) -> ssl.SSLContext:
+    """Build the context of connections to ``https`` targets.
+
+    Certificates are verified, with the host name, unless ``--insecure``; ``--client-ssl-ca``
+    replaces the authorities of the system, as in Node.
+
+    Raises OptionError naming the flag of what is missing, unreadable or does not fit.
+    """
+    import ssl
+
+    prefix = "--client-ssl"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if options.ca:
+        _load_authorities(context, f"{prefix}-ca", options.ca)
+    elif options.verify:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if options.cert and options.key:
+        _load_certificate(context, prefix, options.cert, options.key, None)
+    elif options.cert or options.key:
+        missing = "key" if options.cert else "cert"
+        raise OptionError(f"{prefix}-{missing}: must be given with the other one of the two")
+    return context
+
+
+def check_server_tls(options: ServerTlsOptions) -> None:
+    """Check at start what every worker will load; raises OptionError as `server_context` does."""
+    server_context(options)
+
+
+def check_client_tls(options: ClientTlsOptions) -> None:
+    """Check at start what every worker will load; raises OptionError as `client_context` does."""
+    client_context(options)
+
+
+def describe_failure(error: OSError) -> str:
+    """Say in a few words, for the log, why a handshake failed."""
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    return error.strerror or type(error).__name__
+
+
+def _set_versions(context: ssl.SSLContext, options: ServerTlsOptions) -> None:
+    import ssl
+
+    if options.protocol is None:
+        return
+    name = options.protocol.replace(".", "_").removesuffix("_method").removesuffix("_server")
+    if name not in _PROTOCOLS:
+        raise OptionError(
+            f"--ssl-protocol: {options.protocol!r} is not one of {', '.join(_PROTOCOLS)}"
+        )
+    if name in _LEGACY_PROTOCOLS and _SECURITY_LEVEL_0 not in (options.ciphers or ""):
+        raise OptionError(
+            f"--ssl-protocol: {options.protocol!r} works in OpenSSL 3 only with --ssl-ciphers "
+            f"that contain {_SECURITY_LEVEL_0}"
+        )
+    lowest, highest = _PROTOCOLS[name]
+    context.minimum_version = ssl.TLSVersion[lowest]
+    context.maximum_version = ssl.TLSVersion[highest]
+
+
+def _set_ciphers(context: ssl.SSLContext, ciphers: str | None) -> None:
+    """As Node: names of TLS 1.3 suites may be among the others, or alone for TLS 1.3 alone."""
+    import ssl
+
+    names = [name for name in (ciphers or CIPHERS).split(":") if name]
+    older = [name for name in names if not name.startswith("TLS_")]
+    known = {suite["name"] for suite in context.get_ciphers()}
+    for name in names:
+        if name.startswith("TLS_") and name not in known:
+            raise OptionError(f"--ssl-ciphers: {name!r} is not a suite that OpenSSL offers")
+    if names and not older:
+        if context.maximum_version < ssl.TLSVersion.TLSv1_3 and context.maximum_version > 0:
+            raise OptionError(f"--ssl-ciphers: {ciphers!r} has no suite for --ssl-protocol")
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        return
+    try:
+        context.set_ciphers(":".join(older))
+    except ssl.SSLError:
+        raise OptionError(f"--ssl-ciphers: {ciphers!r} has no suite that OpenSSL knows") from None
+
+
+def _load_certificate(
+    context: ssl.SSLContext, prefix: str, cert: str, key: str, passphrase: str | None
+) -> None:
+    import ssl
+
+    _check_pem(f"{prefix}-cert", cert, "CERTIFICATE-----", "certificate")
+    _check_pem(f"{prefix}-key", key, "PRIVATE KEY-----", "private key")
+    asked = False
+
+    def password() -> str:
+        # without this function, OpenSSL asks on the terminal
+        nonlocal asked
+        asked = True
+        return passphrase or ""
+
+    try:
+        context.load_cert_chain(cert, key, password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise OptionError(
+                f"{prefix}-key: {key!r} is not the key of {prefix}-cert {cert!r}"
+            ) from None
+        if asked:
+            raise OptionError(f"{prefix}-key: {key!r} {_undecrypted(prefix, passphrase)}") from None
+        # OpenSSL does not tell which file it means
+        _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), f"{prefix}-cert", cert)
+        flag, path = ("cert", cert) if error.reason else ("key", key)
+        raise OptionError(f"{prefix}-{flag}: {path!r} {_unusable(error)}") from None
+
+
+def _unusable(error: ssl.SSLError) -> str:
+    return f"can't be used: {describe_failure(error)}" if error.reason else "is malformed"
+
+
+def _undecrypted(prefix: str, passphrase: str | None) -> str:
+    if prefix == "--client-ssl":
+        return "is encrypted, and there is no passphrase for it"
+    variable = passphrase_variable(prefix)
+    if passphrase:
+        return f"can't be decrypted with the passphrase in {variable}"
+    return f"is encrypted, and {variable} is not set"
+
+
+def _load_authorities(context: ssl.SSLContext, flag: str, path: str) -> None:
+    import ssl
+
+    _check_pem(flag, path, "CERTIFICATE-----", "certificate")
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise OptionError(f"{flag}: {path!r} {_unusable(error)}") from None
+
+
+def _load_dhparam(context: ssl.SSLContext, path: str) -> None:
+    import ssl
+
+    _check_pem("--ssl-dhparam", path, "DH PARAMETERS-----", "Diffie-Hellman parameters")
+    try:
+        context.load_dh_params(path)
+    except ssl.SSLError as error:
+        raise OptionError(f"--ssl-dhparam: {path!r} {_unusable(error)}") from None
+
+
+def _check_pem(flag: str, path: str, mark: str, content: str) -> None:
+    """Check that a file can be read and has a PEM block that begins like ``mark``."""
+    try:
+        with open(path, encoding="latin-1") as file:
+            text = file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"{flag}: {path!r} can't be read: {reason}") from None
+    if mark not in text:
+        raise OptionError(f"{flag}: {path!r} has no {content} in PEM form")

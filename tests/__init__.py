@@ -1,0 +1,1 @@
+"""Tests of chp-gevent; ``peers`` holds the clients and targets that they share."""
