@@ -23,12 +23,13 @@ from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import Segment, reset_gauges
 from chp_gevent.listeners import close_listeners, described, open_listeners
 from chp_gevent.options import Options, UnixAddress
+from chp_gevent.signals import held_stop_signals, stop_by_default
 from chp_gevent.supervisor import ManagementSupervisor
 
 log = logging.getLogger("chp_gevent.server")
 
 # Workers that can have a row at the same time: those serving and those draining.
-_ROWS = 64
+_ROWS = 600
 _READY_TIMEOUT = 20.0
 
 
@@ -130,8 +131,14 @@ class ProxyArbiter(Arbiter):
         row = next((i for i in range(_ROWS - 1) if i not in used), 0)
         worker.equip(self.options, self.segment, self._journal, row)
 
-    def drop_in_worker(self) -> None:
-        """Close in a new worker what belongs to the management process."""
+    def spawn_worker(self) -> int:
+        """Fork a worker. Returns its pid, and in the worker never."""
+        with held_stop_signals():
+            return super().spawn_worker()
+
+    def begin_worker(self) -> None:
+        """In a new worker: close what belongs to the management process, first of all."""
+        stop_by_default()
         for listeners in self.sockets.values():
             close_listeners(listeners, unlink=False)
 
@@ -175,6 +182,7 @@ class ProxyArbiter(Arbiter):
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers, then the management process."""
         self._stopping = True
+        self.management.restart_no_more()
         self.WORKERS.update(self.draining)
         self.draining.clear()
         super().stop(graceful)

@@ -41,7 +41,7 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         arbiter.equip(worker)
 
     def post_fork(arbiter: ProxyArbiter, worker: Any) -> None:
-        arbiter.drop_in_worker()
+        arbiter.begin_worker()
 
     def child_exit(arbiter: ProxyArbiter, worker: Any) -> None:
         arbiter.retire_row(worker)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options
+from chp_gevent.signals import held_stop_signals, stop_by_default
 
 log = logging.getLogger("chp_gevent.server")
 
@@ -59,14 +60,16 @@ class ManagementSupervisor:
         self._failures = 0
         self._not_before = 0.0
         self._stopping = False
+        self._ended_well = False
 
     def start(self) -> None:
         """Fork the management process."""
         ready_read, ready_write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(ready_read)
-            self._run_child(ready_write)
+        with held_stop_signals():
+            pid = os.fork()
+            if pid == 0:
+                os.close(ready_read)
+                self._run_child(ready_write)
         os.close(ready_write)
         self.pid = pid
         self._ready_fd = ready_read
@@ -76,8 +79,8 @@ class ManagementSupervisor:
         """Become the management process; never returns."""
         status = 1
         try:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
+            stop_by_default()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
                 signal.signal(number, signal.SIG_IGN)
             parent = os.getppid()
@@ -133,9 +136,11 @@ class ManagementSupervisor:
     def _has_died(self, pid: int) -> bool:
         self._look_whether_ready()
         try:
-            return os.waitpid(pid, os.WNOHANG)[0] == pid
+            ended, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             return True  # gunicorn's waitpid(-1) was quicker
+        self._ended_well = status == 0
+        return ended == pid
 
     def _note_death(self) -> None:
         pid, self.pid = self.pid, None
@@ -144,17 +149,26 @@ class ManagementSupervisor:
             self._ready_fd = None
         if self._stopping:
             return
-        if self._was_ready:
+        if self._was_ready and self._ended_well:
+            # Somebody told it to stop; if that was for all of us, our own signal is coming.
+            pause = _FIRST_PAUSE
+            log.info("management process (pid %s) was stopped; starting another", pid)
+        elif self._was_ready:
             pause = 0.0
+            log.error("management process (pid %s) died; restarting it", pid)
         else:
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures)
             self._failures += 1
+            log.error("management process (pid %s) could not start; trying again", pid)
         self._not_before = time.monotonic() + pause
-        log.error("management process (pid %s) died; restarting it", pid)
+
+    def restart_no_more(self) -> None:
+        """Let the process end if it ends: the server is stopping."""
+        self._stopping = True
 
     def stop(self, *, graceful: bool) -> None:
         """Stop the process and wait for its end."""
-        self._stopping = True
+        self.restart_no_more()
         if self.pid is None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -236,7 +236,7 @@ class JournalReader:
             if words[OLDEST_EPOCH] > self._epoch:
                 self._start_over()
             elif size > 0:
-                records = self._accept(data, end)
+                records = self._accept(data, size, end - self._offset)
                 if records:
                     return self._batch(records)
             elif epoch != self._epoch:
@@ -246,18 +246,24 @@ class JournalReader:
             else:
                 return None
 
-    def _accept(self, data: bytes, end: int) -> list[memoryview[int]]:
-        """Move behind the whole records in ``data``; if there are none, read more next."""
+    def _accept(self, data: bytes, size: int, available: int) -> list[memoryview[int]]:
+        """Move behind the whole records in ``data``; if there are none, read more next.
+
+        Args:
+            data: what was read at the reader's place.
+            size: how much was asked for.
+            available: how much there must be.
+        """
         records, taken = messages.split(data)
-        if not records:
+        if records:
+            if self._offset >= self._snapshot_end:
+                self._generation_here += len(records)
+            self._offset += taken
+            self._read_size = BLOCK_BYTES
+        else:
             self._read_size = messages.needed(data)
-            if not len(data) < self._read_size <= end - self._offset:
+            if len(data) < size or not size < self._read_size <= available:
                 raise JournalDamaged(f"no record at offset {self._offset} of epoch {self._epoch}")
-            return records
-        if self._offset >= self._snapshot_end:
-            self._generation_here += len(records)
-        self._offset += taken
-        self._read_size = BLOCK_BYTES
         return records
 
     def _batch(self, records: list[memoryview[int]]) -> Batch:

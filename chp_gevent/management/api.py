@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 
 def _failure(status: int, message: str) -> Answer:
-    return Answer(status, message.encode("utf-8", "replace"), note=printable(message))
+    return Answer(status, message.encode("utf-8", "replace"), note=message)
 
 
 class Api:
@@ -95,12 +95,12 @@ class Api:
         status = answer.status
         level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
         if self._log.isEnabledFor(level):
-            url = printable(target.partition("?")[0])
+            url = target.partition("?")[0]
             self._log.log(level, "%s %s %s %s", status, method, url, answer.note)
 
     def _crashed(self, environ: Environ, error: Exception) -> Answer:
-        url = printable(environ["RAW_URI"].partition("?")[0])
-        reason = printable(f"{type(error).__name__}: {error}")
+        url = environ["RAW_URI"].partition("?")[0]
+        reason = f"{type(error).__name__}: {error}"
         self._log.error("Error in handler for %s %s: %s", environ["REQUEST_METHOD"], url, reason)
         self._log.debug("Traceback of that error", exc_info=error)
         return Answer(500, b"Internal Server Error")

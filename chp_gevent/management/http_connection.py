@@ -220,8 +220,8 @@ class Connection:
 
     def _application_failed(self, error: Exception) -> bytes:
         log = self._server.log
-        url = printable(self._target.partition("?")[0])
-        reason = printable(f"{type(error).__name__}: {error}")
+        url = self._target.partition("?")[0]
+        reason = f"{type(error).__name__}: {error}"
         log.error("Error in handler for %s %s: %s", self._method, url, reason)
         log.debug("Traceback of that error", exc_info=error)
         self._status, self._fields = "500 Internal Server Error", []
@@ -248,8 +248,13 @@ class Connection:
     def _refuse(self, stream: Stream, error: WireError) -> None:
         """Answer a request that the application never sees, and say goodbye."""
         status = error.status
-        url = printable(self._target.partition("?")[0])
-        self._server.log.warning("%s %s %s %s", status, self._method or "-", url or "-", error)
+        log = self._server.log
+        if self._method:
+            url = self._target.partition("?")[0]
+            log.warning("%s %s %s %s", status, self._method, url, error)
+        else:
+            peer = self._environ["REMOTE_ADDR"] or "a UNIX socket"
+            log.warning("%s refused a request from %s: %s", status, peer, error)
         if self._server.on_refused is not None:
             self._server.on_refused(status)
         self._status, self._fields = f"{status} {REASONS.get(status, 'Bad Request')}", []

@@ -12,6 +12,7 @@ from __future__ import annotations
 import _socket
 import logging
 import os
+import resource
 import socket
 import ssl
 import sys
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
+from resource import RLIMIT_NOFILE
 from typing import Any
 
 import gevent
@@ -31,7 +33,8 @@ from chp_gevent.tls import describe_failure
 READ = 1
 
 MAX_CONNECTIONS = 1000
-"""Open connections of one server; more wait in the backlog."""
+"""Open connections of one server; more wait in the backlog. Never more than a quarter of the
+descriptors that the process may have: no server can take them from the others."""
 
 # Seconds without accepting after the process ran out of descriptors, and between two log
 # lines about it.
@@ -97,6 +100,7 @@ class HttpServer:
         self.answer_fields = self.last_answer_fields = b""
         self._tls = tls
         self._hub = gevent.get_hub()
+        self._max_connections = min(MAX_CONNECTIONS, resource.getrlimit(RLIMIT_NOFILE)[0] // 4)
         self._connections: set[Connection] = set()
         self._empty = Event()
         self._empty.set()
@@ -159,7 +163,7 @@ class HttpServer:
         if listener.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         gevent.spawn_raw(self._serve, sock, _peer(address, listener.family))
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self._connections) >= self._max_connections:
             for each in self._listeners:
                 each.ignore()
 
@@ -192,30 +196,31 @@ class HttpServer:
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
-            if len(self._connections) == MAX_CONNECTIONS - 1:
+            if len(self._connections) == self._max_connections - 1:
                 self._resume()
 
     def _handshake(self, sock: Any, peer: str) -> Stream:
         """Return the stream over ``sock``. Raises OSError."""
         if self._tls is None:
             return wrap(sock, self._hub)
-        tls_sock: Any = None
+        # Only wrap_socket needs a Python socket; after it, the C object is enough.
+        tls_sock: Any = gevent.socket.socket(fileno=sock.detach())
         try:
-            # Only wrap_socket needs a Python socket; after it, the C object is enough.
             tls_sock = self._tls.wrap_socket(
-                gevent.socket.socket(fileno=sock.detach()),
-                server_side=True,
-                do_handshake_on_connect=False,
+                tls_sock, server_side=True, do_handshake_on_connect=False
             )
             tls_sock.setblocking(False)
             _do_handshake(tls_sock)
         except OSError as error:
+            tls_sock.close()
             # Who connects and leaves at once, as health checks do, is no reason for a warning.
             gone = isinstance(error, ssl.SSLEOFError | ConnectionError)
-            level = logging.DEBUG if gone else logging.WARNING
-            reason = describe_failure(error)
             self.log.log(
-                level, "TLS handshake of %s with the %s failed: %s", peer, self.name, reason
+                logging.DEBUG if gone else logging.WARNING,
+                "TLS handshake of %s with the %s failed: %s",
+                peer or "a UNIX socket",
+                self.name,
+                describe_failure(error),
             )
             raise
         return wrap(tls_sock, self._hub)
@@ -248,6 +253,8 @@ class _Listener:
 
 def _do_handshake(tls_sock: Any) -> None:
     """Do the handshake, waiting as often as it takes. Raises OSError."""
+    if tls_sock._sslobj is None:
+        raise ConnectionAbortedError("the client had left already")
     while True:
         try:
             tls_sock._sslobj.do_handshake()

@@ -95,9 +95,9 @@ class Metrics(Collector):
     def _server_metrics(self) -> Iterator[Metric]:
         own = management_row(self._segment)
         yield GaugeMetricFamily("chp_routes", "Routes in the table", self._count_routes())
-        yield CounterMetricFamily(
-            "chp_route_changes",
-            "Changes of the routing table since the server started",
+        yield GaugeMetricFamily(
+            "chp_table_generation",
+            "Number of the last published change of the routing table",
             self._segment.words[GENERATION],
         )
         yield CounterMetricFamily(
@@ -128,7 +128,8 @@ class Metrics(Collector):
     def _process_metrics(self) -> Iterator[Metric]:
         pids = {"arbiter": self._arbiter_pid, "management": os.getpid()}
         for number, row in worker_rows(self._segment):
-            pids[f"worker-{number}"] = row[PID]
+            if _parent_of(row[PID]) == self._arbiter_pid:
+                pids[f"worker-{number}"] = row[PID]
         return _process_metrics(pids)
 
 
@@ -161,6 +162,15 @@ def _by_worker(metric: Any, rows: Iterable[tuple[str, memoryview[int]]], word: i
     for number, row in rows:
         metric.add_metric([number], row[word])
     return metric
+
+
+def _parent_of(pid: int) -> int | None:
+    """Return the parent of a process; the number of a dead worker may be somebody else's now."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def _process_metrics(pids: Mapping[str, int]) -> Iterator[Metric]:

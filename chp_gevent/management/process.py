@@ -18,9 +18,6 @@ from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options
 
-EXIT_CONFIGURATION = os.EX_CONFIG
-"""Exit status (78) where another attempt would fail too: the storage backend can't be used."""
-
 # Signals that mean something to the arbiter only; they reach us when a whole group gets them.
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGPIPE")
 
@@ -52,9 +49,9 @@ def run(context: ManagementContext) -> NoReturn:
     """Be the management process; the arbiter calls this right after the fork.
 
     SIGTERM ends it when the calls in flight are answered (5 s at most), SIGINT and SIGQUIT at
-    once, both with exit status 0; so does the death of the arbiter. ``EXIT_CONFIGURATION``
-    says that the storage backend can't be used. Never returns into the arbiter's code, and runs
-    none of its exit handlers.
+    once, both with exit status 0; so does the death of the arbiter. Status 78 says that the
+    storage backend can't be used, 70 that something unforeseen went wrong, after a line in the
+    log. Never returns into the arbiter's code, and runs none of its exit handlers.
     """
     status = os.EX_SOFTWARE
     try:
@@ -72,7 +69,7 @@ def run(context: ManagementContext) -> NoReturn:
         context.log.error("The management process failed: %s: %s", type(error).__name__, error)
         context.log.debug("Traceback of that error", exc_info=error)
     finally:
-        _leave(status)
+        leave(status)
 
 
 def _forget_signal_handlers() -> None:
@@ -83,7 +80,8 @@ def _forget_signal_handlers() -> None:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
-def _leave(status: int) -> NoReturn:
+def leave(status: int) -> NoReturn:
+    """End the process at once, its last lines written, without the arbiter's exit handlers."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -106,13 +106,12 @@ class Routes:
         data.pop("last_activity", None)
         if self._host_routing and path != "/":
             data["host"] = path.split("/", 2)[1]
-        shown = printable(path)
-        self._log.info("Adding route %s -> %s", shown, target)
+        self._log.info("Adding route %s -> %s", path, target)
         if self._store is None:
             self._publisher.add(path, target, encode(data))
         else:
             self._store_and_publish(self._store, path, target, data)
-        self._log.info("Route added %s -> %s", shown, target)
+        self._log.info("Route added %s -> %s", path, target)
 
     def remove(self, path: str) -> bool:
         """Remove a route; return whether there was one.
@@ -124,7 +123,7 @@ class Routes:
         path = route_path(path)
         if path not in self._table:
             return False
-        self._log.info("Removing route %s", printable(path))
+        self._log.info("Removing route %s", path)
         if self._store is None:
             return self._publisher.remove(path)
         with self._changing:
@@ -199,7 +198,7 @@ class Routes:
                 self._publish_loaded(path, data)
                 known.add(path)
             except (InvalidRoute, RouteLimitReached) as error:
-                self._log.error("Stored route %s is left out: %s", printable(path), error)
+                self._log.error("Stored route %s is left out: %s", path, error)
         for path in [path for path in self._table if path not in known]:
             self._publisher.remove(path)
 
@@ -259,5 +258,5 @@ def _store_failures() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = printable(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
         raise StoreFailed(f"The storage backend failed: {reason}") from error

@@ -9,10 +9,11 @@ import os
 import signal
 import socket
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import Event
 
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
 from chp_gevent.channel.segment import GENERATION, OPEN_CONNECTIONS, STATUS
@@ -20,7 +21,7 @@ from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.http_server import HttpServer
 from chp_gevent.management.metrics import Metrics, MetricsApp
-from chp_gevent.management.process import EXIT_CONFIGURATION, ManagementContext
+from chp_gevent.management.process import ManagementContext, leave
 from chp_gevent.management.redirect import Redirect
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed
 from chp_gevent.management.statsd import StatsdReporter
@@ -31,9 +32,11 @@ from chp_gevent.tls import server_context
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish after SIGTERM."""
 
-HOUSEKEEPING_INTERVAL: Final = 1.0
+# Seconds between two looks at the clock and the arbiter, two packets to statsd, and two calls
+# of a storage backend's save_activity.
+TICK_INTERVAL: Final = 1.0
+STATSD_INTERVAL: Final = 1.0
 ACTIVITY_INTERVAL: Final = 10.0
-"""Seconds between two calls of a storage backend's ``save_activity``."""
 
 
 class ManagementService:
@@ -48,29 +51,30 @@ class ManagementService:
         self._options = context.options
         self._log = context.log
         self._segment = context.segment
-        self._ending: AsyncResult = AsyncResult()
+        self._stopping = Event()
         self._servers: list[HttpServer] = []
-        self._activity_at = 0.0
         self._activity_failed = False
 
     def run(self) -> int:
-        """Serve until a signal comes or the arbiter is gone; return the exit status."""
+        """Serve until SIGTERM has been obeyed; return the exit status.
+
+        SIGINT, SIGQUIT and the end of the arbiter end the process from within.
+        """
         self._watch_signals()
         self._row = take_management_row(self._segment)
         try:
             self._routes = self._take_over_routes()
         except (StoreError, StoreFailed) as error:
             self._log.error("%s", error)
-            return EXIT_CONFIGURATION
+            return os.EX_CONFIG
         options = self._options.statsd
         self._statsd = StatsdReporter(options, self._segment, self._log) if options else None
         self._serve()
-        housekeeper = gevent.spawn(self._keep_house)
+        routines = self._start_routines()
         self._report_ready()
-        gracefully = self._ending.get()
-        housekeeper.kill()
-        if gracefully:
-            self._stop()
+        self._stopping.wait()
+        gevent.killall(routines)
+        self._stop()
         return os.EX_OK
 
     # -- the routing table
@@ -155,29 +159,36 @@ class ManagementService:
             os.write(ready_fd, b"1")
             os.close(ready_fd)
 
-    # -- every second
+    # -- what comes again and again
 
-    def _keep_house(self) -> None:
+    def _start_routines(self) -> list[Any]:
+        """Start what is done at intervals; one greenlet each, so that none waits for another."""
+        routines = [gevent.spawn(self._repeat, TICK_INTERVAL, self._tick)]
+        if self._statsd is not None:
+            routines.append(gevent.spawn(self._repeat, STATSD_INTERVAL, self._flush_statsd))
+        if self._routes.saves_activity:
+            routines.append(gevent.spawn(self._repeat, ACTIVITY_INTERVAL, self._save_activity))
+        return routines
+
+    def _repeat(self, interval: float, action: Callable[[], None]) -> None:
         while True:
-            gevent.sleep(HOUSEKEEPING_INTERVAL)
-            if os.getppid() != self._context.parent_pid:
-                self._ending.set(False)
-                return
+            gevent.sleep(interval)
             try:
-                self._tick(time.monotonic())
+                action()
             except Exception as error:
                 self._log.error("Housekeeping failed: %s: %s", type(error).__name__, error)
                 self._log.debug("Traceback of that error", exc_info=error)
 
-    def _tick(self, now: float) -> None:
+    def _tick(self) -> None:
+        if os.getppid() != self._context.parent_pid:
+            leave(os.EX_OK)
         for server in self._servers:
             server.tick()
         self._row[OPEN_CONNECTIONS] = sum(server.open_connections for server in self._servers)
+
+    def _flush_statsd(self) -> None:
         if self._statsd is not None:
-            self._statsd.flush(now)
-        if now - self._activity_at >= ACTIVITY_INTERVAL:
-            self._activity_at = now
-            self._save_activity()
+            self._statsd.flush(time.monotonic())
 
     def _save_activity(self) -> None:
         try:
@@ -191,14 +202,14 @@ class ManagementService:
     # -- the end
 
     def _watch_signals(self) -> None:
-        gevent.signal_handler(signal.SIGTERM, self._ending.set, True)
-        gevent.signal_handler(signal.SIGINT, self._ending.set, False)
-        gevent.signal_handler(signal.SIGQUIT, self._ending.set, False)
+        gevent.signal_handler(signal.SIGTERM, self._stopping.set)
+        gevent.signal_handler(signal.SIGINT, leave, os.EX_OK)
+        gevent.signal_handler(signal.SIGQUIT, leave, os.EX_OK)
 
     def _stop(self) -> None:
         try:
             gevent.joinall([gevent.spawn(each.drain, DRAIN_TIMEOUT) for each in self._servers])
-            self._tick(time.monotonic())
+            self._flush_statsd()
             self._save_activity()
             self._routes.close_store()
         except StoreFailed as error:

@@ -92,7 +92,7 @@ class StatsdReporter:
         if self._failure_logged:
             return
         self._failure_logged = True
-        host, port = printable(self._options.host), self._options.port
+        host, port = self._options.host, self._options.port
         self._log.warning("Can't send metrics to statsd at %s:%s: %s", host, port, error)
 
 

@@ -95,13 +95,22 @@ class RequestBody:
 
     def readline(self, size: int = -1) -> bytes:
         """Return the next line with its end, at most ``size`` bytes of it."""
-        line = bytearray()
-        while size < 0 or len(line) < size:
-            byte = self.read(1)
-            line += byte
-            if byte in (b"", b"\n"):
+        pieces: list[bytes] = []
+        length = 0
+        while True:
+            pending = self._pending
+            end = pending.find(b"\n") + 1 or len(pending)
+            if 0 <= size < length + end:
+                end = size - length
+            pieces.append(pending[:end])
+            length += end
+            self._pending = pending[end:]
+            if length == size or pending[:end].endswith(b"\n"):
                 break
-        return bytes(line)
+            if self._decoder.done:
+                break
+            self._pending = self._receive()
+        return b"".join(pieces)
 
     def readlines(self, hint: int = -1) -> list[bytes]:
         """Return the remaining lines."""

@@ -105,7 +105,7 @@ class ClientConnection:
         self._environ = environ
         self._greenlet: Any = None
         self._buffer = b""
-        self._state = _State.HEAD
+        self._state = _State.IDLE
         self._status = ""
         self._headers: Headers = []
         self._close = False
@@ -144,6 +144,8 @@ class ClientConnection:
         """Wait for the first bytes of the next request; False when there will be none."""
         self._state = _State.IDLE
         self.deadline = time.monotonic() + self._server.idle_timeout
+        if self._server.draining:
+            self.expire_soon(time.monotonic())
         self._buffer = self.stream.read_next()
         return bool(self._buffer)
 
@@ -152,7 +154,8 @@ class ClientConnection:
         if not self._receive_head():
             return False
         self._state = _State.BUSY
-        self._close = not self.head.keep_alive or self._server.draining
+        self.response_trailers = []
+        self._close = not self.head.keep_alive
         client_timeout = self._server.client_timeout
         self.deadline = NEVER if client_timeout is None else time.monotonic() + client_timeout
         result = self._server.app(self._request_environ(), self._start_response)
@@ -241,29 +244,32 @@ class ClientConnection:
         raise NotImplementedError("write() of PEP 3333 is not supported: return an iterable")
 
     def _send_response(self, result: Iterable[bytes]) -> None:
-        """Send what the application answers; its first piece together with the head."""
+        """Send what the application answers; its first piece together with the head.
+
+        An empty first piece sends the head alone: the body will take its time.
+        """
         write = self.stream.write
         head: bytes | None = None
         chunked = False
-        expected = 0.0
+        left = 0.0
         client_timeout = self._server.client_timeout
         for piece in result:
-            if not piece:
-                continue
             if head is None:
-                head, chunked, expected = self._response_head()
-                write(head + chunk(piece) if chunked else head + piece)
-            else:
+                head, chunked, left = self._response_head()
+                if not left:
+                    piece = b""  # of an answer to HEAD, say
+                write(head + chunk(piece) if chunked and piece else head + piece)
+            elif piece and left:
                 write(chunk(piece) if chunked else piece)
-            expected -= len(piece)
+            left -= len(piece)
             if client_timeout is not None:
                 self.deadline = time.monotonic() + client_timeout
         if head is None:
-            head, chunked, expected = self._response_head()
-            write(head + last_chunk(self.response_trailers) if chunked else head)
-        elif chunked:
+            head, chunked, left = self._response_head()
+            write(head)
+        if chunked:
             write(last_chunk(self.response_trailers))
-        if expected > 0 and expected != NEVER:
+        elif left > 0 and left != NEVER:
             raise ConnectionError("answer shorter than its Content-Length")
 
     def _response_head(self) -> tuple[bytes, bool, float]:
@@ -272,7 +278,6 @@ class ClientConnection:
         status = self._status
         headers = self._headers
         self._status = "sent"
-        self.response_trailers = []
         length: float | None = None
         dated = False
         for name, value in headers:
@@ -285,7 +290,7 @@ class ClientConnection:
         chunked = length is None and not bodiless and not head.http_1_0
         if length is None and not bodiless and head.http_1_0:
             self._close = True
-        if not self.body.complete and "expect" in head.noted:
+        if self._server.draining or not self.body.complete:
             self._close = True
         if not dated:
             headers.append(("Date", self._server.date()))
@@ -368,11 +373,11 @@ class ClientConnection:
         if len(self._buffer) < _MAX_PIPELINED:
             self.stream.watch()
 
-    def check_deadlines(self, now: float) -> None:
-        """Give the client or the target up if its time is over."""
+    def check(self, now: float) -> None:
+        """Give the client or the target up if its time is over, or the client has left."""
         if now > self.deadline:
             self.deadline = NEVER
-            if self._state is _State.HEAD and self._server.limits.header_timeout:
+            if self._state is _State.HEAD:
                 self.abort(WireError("no complete request head in time", 408))
             else:
                 self.abort(ClientGone())
@@ -381,6 +386,9 @@ class ClientConnection:
             error, self._target_error = self._target_error, None
             if error is not None:
                 self.abort(error)
+        elif self._state is _State.BUSY and self.stream.peer_has_finished():
+            # Behind a body that is not being read: no event announces that.
+            self.abort(ClientGone())
 
     def await_target(self, seconds: float | None, error: BaseException | None = None) -> None:
         """Have ``error`` raised where the application waits, unless called again in time."""

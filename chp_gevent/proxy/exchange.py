@@ -143,9 +143,8 @@ class Exchange:
         self, head: ResponseHead, decoder: BodyDecoder, received: bytes
     ) -> Iterator[bytes]:
         try:
-            if received:
-                self._on_download(len(received))
-                yield received
+            self._on_download(len(received))
+            yield received  # even if empty: the head goes out now
             self._expect_target()
             for piece in read_body(self._connection, decoder):
                 self._stop_expecting()

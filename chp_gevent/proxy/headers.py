@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from itertools import product
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,12 +23,43 @@ HOP_BY_HOP = frozenset(
 )
 
 _X_FORWARDED = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "x-forwarded-host")
-_REWRITTEN = HOP_BY_HOP.union(_X_FORWARDED)
+
+# Other names under which targets look for what X-Forwarded-* say (tornado: the X-Real-IP
+# and X-Scheme), so a peer that is not trusted may not send them either.
+_FORWARDED_LIKE = frozenset("forwarded x-real-ip x-scheme x-client-ip".split())
+
+
+def _lookalikes(names: Iterable[str]) -> frozenset[str]:
+    """Return ``names`` with ``_`` for one or more of their ``-``.
+
+    A CGI or WSGI target can't tell ``X_Forwarded_For`` from ``X-Forwarded-For``.
+    """
+    found = set()
+    for name in names:
+        first, *others = name.split("-")
+        for separators in product("-_", repeat=len(others)):
+            found.add(first + "".join(map("".join, zip(separators, others, strict=True))))
+    return frozenset(found)
+
+
+_DROPPED = _lookalikes(HOP_BY_HOP) | _lookalikes(["content-length"]) - {"content-length"}
+_REWRITTEN = _DROPPED | _lookalikes(_X_FORWARDED)
 
 # What a client may not have dropped by naming it in Connection: without these the
 # message would mean something else.
 _NEVER_NAMED = frozenset(
     ("host", "content-length", "transfer-encoding", "close", "keep-alive", "upgrade")
+)
+
+# RFC 9110, 6.5.1: what has to be known before the body has no place behind it. A recipient
+# that merges trailers into the header section would be told something else than we were.
+_NOT_IN_TRAILERS = HOP_BY_HOP.union(
+    _X_FORWARDED,
+    _FORWARDED_LIKE,
+    "age authorization cache-control content-encoding content-length content-location "
+    "content-range content-type cookie date expect expires host if-match if-modified-since "
+    "if-none-match if-range if-unmodified-since location max-forwards pragma range "
+    "retry-after set-cookie trailer vary warning www-authenticate".split(),
 )
 
 _HOST_PORT = re.compile(r":(\d+)")
@@ -64,20 +96,31 @@ def request_headers(
     fields: Iterable[Field],
     named: frozenset[str],
     forwarded: Headers | None,
+    *,
+    trusted: bool = True,
 ) -> Headers:
     """Return the fields of a request that go on to the target.
 
     ``named`` are the options of ``Connection``; ``forwarded`` what
-    :func:`forwarded_headers` gave, or None with ``--no-x-forward``. Framing and ``Upgrade``
-    are the caller's to add.
+    :func:`forwarded_headers` gave, or None with ``--no-x-forward``. ``trusted`` is the
+    peer's: if it is not, every field that says on whose behalf it asks is dropped. Framing
+    and ``Upgrade`` are the caller's to add.
     """
-    dropped = HOP_BY_HOP if forwarded is None else _REWRITTEN
+    dropped = _DROPPED if forwarded is None else _REWRITTEN
     if named and not named <= _NEVER_NAMED:
-        dropped = dropped | (named - _NEVER_NAMED)
+        # Nor may it have dropped what a proxy in front of us added about it.
+        dropped = dropped | {name for name in named - _NEVER_NAMED if not _speaks_for_others(name)}
+    if not trusted:
+        fields = [field for field in fields if not _speaks_for_others(field.lower)]
     headers = [(name, value) for name, value, lower, _ in fields if lower not in dropped]
     if forwarded is not None:
         headers += forwarded
     return headers
+
+
+def _speaks_for_others(lower: str) -> bool:
+    name = lower.replace("_", "-")
+    return name.startswith("x-forwarded-") or name in _FORWARDED_LIKE
 
 
 def forwarded_headers(
@@ -99,19 +142,17 @@ def forwarded_headers(
         proto = "wss" if peer.secure else "ws"
     else:
         proto = "https" if peer.secure else "http"
-    if not sent:
-        headers = [("X-Forwarded-For", peer.address)] if peer.address else []
-        headers.append(("X-Forwarded-Port", port))
-        headers.append(("X-Forwarded-Proto", proto))
-    else:
-        headers = []
-        for name, value in (
-            ("X-Forwarded-For", peer.address),
-            ("X-Forwarded-Port", port),
-            ("X-Forwarded-Proto", proto),
-        ):
-            before = sent.get(name.lower())
-            headers.append((name, f"{before},{value}" if before else value))
+    headers = [("X-Forwarded-For", peer.address)] if peer.address else []
+    headers.append(("X-Forwarded-Port", port))
+    headers.append(("X-Forwarded-Proto", proto))
+    if sent:
+        headers = [
+            (name, f"{before},{value}" if (before := sent.get(name.lower())) else value)
+            for name, value in headers
+        ]
+        if not peer.address and "x-forwarded-for" in sent:
+            # A proxy on a UNIX socket has no address to append.
+            headers.insert(0, ("X-Forwarded-For", sent["x-forwarded-for"]))
     if not websocket:
         headers.append(("X-Forwarded-Host", sent.get("x-forwarded-host") or host))
     elif "x-forwarded-host" in sent:
@@ -145,6 +186,11 @@ def response_headers(fields: Iterable[Field], named: frozenset[str]) -> Headers:
     if named and not named <= _NEVER_NAMED:
         dropped = dropped | (named - _NEVER_NAMED)
     return [(name, value) for name, value, lower, _ in fields if lower not in dropped]
+
+
+def trailer_headers(fields: Iterable[Field]) -> Headers:
+    """Return the trailer fields that go on, in either direction."""
+    return [(name, value) for name, value, lower, _ in fields if lower not in _NOT_IN_TRAILERS]
 
 
 def rewrites_location(status: int) -> bool:

@@ -87,7 +87,7 @@ class HTTPServer:
         """Stop accepting; close each connection after the answer that it waits for."""
         self.draining = True
         for listener in self._listeners:
-            listener.stop()
+            listener.close()
         now = time.monotonic()
         for connection in self._connections:
             connection.expire_soon(now)
@@ -190,6 +190,8 @@ class HTTPServer:
             timer.start(self._resume_accepting)
 
     def _pause_accepting(self) -> None:
+        if self.draining:
+            return
         self._paused = True
         for listener in self._listeners:
             listener.stop()
@@ -222,8 +224,7 @@ class HTTPServer:
         self._date = http_date()
         now = time.monotonic()
         for connection in list(self._connections):
-            if now > connection.deadline or now > connection.target_deadline:
-                connection.check_deadlines(now)
+            connection.check(now)
 
 
 class _Listener:
@@ -245,6 +246,12 @@ class _Listener:
     def stop(self) -> None:
         """Leave what arrives in the backlog, for this worker later or another one now."""
         self._watcher.stop()
+
+    def close(self) -> None:
+        """Let go of the socket for ever."""
+        self._watcher.stop()
+        self._watcher.close()
+        self.sock.close()
 
 
 def _base_environ(options: Options) -> dict[str, Any]:

@@ -33,6 +33,9 @@ READ_SIZE = 65536
 
 _TCP_CLOSE = 7
 
+# The kernel's states of a connection whose peer has closed: CLOSE and CLOSE_WAIT.
+_FINISHED = (7, 8)
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -173,6 +176,18 @@ class Stream:
         if self.on_unread is not None:
             self.on_unread()
 
+    def peer_has_finished(self) -> bool:
+        """Whether the peer has closed behind data that we are not reading.
+
+        Always False while the stream is armed: then the event loop tells. TCP only.
+        """
+        if self._armed or self._watcher is None or self.sock.family == socket.AF_UNIX:
+            return False
+        try:
+            return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _FINISHED
+        except OSError:
+            return False
+
     # -- the end
 
     def try_shutdown_write(self) -> bool:
@@ -251,8 +266,10 @@ class TLSStream(Stream):
         except ssl.SSLZeroReturnError:
             return b""
         except ssl.SSLEOFError as error:
-            # Python says this for a reset too.
-            if self._is_reset():
+            # Python says this for a reset too. OpenSSL 3 names an end without close_notify,
+            # and answers it with an alert, so that a reset may follow what was an end.
+            named = getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
+            if not named and self._is_reset():
                 raise ConnectionResetError(errno.ECONNRESET, "connection reset") from error
             return b""
         return None

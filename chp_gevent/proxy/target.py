@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from chp_gevent.proxy.headers import origin_host
+from chp_gevent.routing.paths import request_path
+from chp_gevent.routing.target_url import check_target_url
 
 _SCHEMES = {
     "http": ("http", 80),
@@ -13,6 +16,11 @@ _SCHEMES = {
     "http+unix": ("http+unix", 80),
     "unix+http": ("http+unix", 80),
 }
+
+# What makes a path's segments other than those that it is routed by.
+_not_as_routed = re.compile(r"^//|/\.|%2e|\\", re.IGNORECASE).search
+# One byte of a decoded path: an escape, or a character.
+_escape_or_character = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +47,17 @@ def parse_target(url: str) -> Target:
     or ``unix+http://…`` with the socket's path percent-encoded. Raises ``ValueError`` with
     the reason.
     """
+    try:
+        check_target_url(url)
+    except ValueError as error:
+        raise ValueError(f"target {url!r} {error}") from None
     parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES:
-        raise ValueError(f"unsupported protocol in target {url!r}")
     scheme, default_port = _SCHEMES[parts.scheme]
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     if scheme == "http+unix":
-        socket_path = unquote(parts.netloc)
-        if not socket_path:
-            raise ValueError(f"no socket path in target {url!r}")
+        socket_path = unquote(parts.netloc, errors="surrogateescape")
         return Target(url, scheme, socket_path, default_port, path or "/", "localhost")
-    host = parts.hostname
-    if not host:
-        raise ValueError(f"no host in target {url!r}")
+    host = parts.hostname or ""
     port = parts.port or default_port
     return Target(url, scheme, host, port, path or "/", origin_host(scheme, host, port))
 
@@ -73,20 +79,31 @@ def origin_form(request_target: str) -> str:
 def without_prefix(request_target: str, prefix: str) -> str:
     """Return a request target without its route's prefix (``--no-include-prefix``).
 
-    As many path segments are cut as ``prefix`` has, whatever their encoding.
+    What is left stays as it was sent, unless there are dot segments or the like: then it
+    is what is left of the normalised path.
     """
     if prefix == "/":
         return request_target
+    path, mark, query = request_target.partition("?")
+    if _not_as_routed(path):
+        rest = quote(request_path(path)[len(prefix) :], safe="/:@!$&'()*+,;=~")
+    else:
+        rest = path[_encoded_length(path, prefix) :]
+    return (rest if rest.startswith("/") else "/" + rest) + mark + query
+
+
+def _encoded_length(path: str, prefix: str) -> int:
+    """Return how many characters of ``path``, in whatever encoding, are ``prefix``."""
+    if path.startswith(prefix):
+        return len(prefix)
+    left = len(prefix.encode())
     position = 0
-    for _ in range(prefix.count("/")):
-        while request_target.startswith("//", position):
-            position += 1
-        following = request_target.find("/", position + 1)
-        query = request_target.find("?", position + 1)
-        if following < 0 or 0 <= query < following:
-            return "/" + request_target[query:] if query >= 0 else "/"
-        position = following
-    return request_target[position:]
+    for match in _escape_or_character.finditer(path):
+        if left <= 0:
+            break
+        position = match.end()
+        left -= 1 if match[0] < "\x80" else 2
+    return position
 
 
 def joined_path(target_path: str, request_target: str) -> str:
@@ -97,6 +114,8 @@ def joined_path(target_path: str, request_target: str) -> str:
     """
     if target_path == "/" and request_target.startswith("/"):
         return request_target
+    if request_target == "*":
+        return "*"  # RFC 9112, 3.2.4: the server itself, wherever the route points to
     path, mark, query = request_target.partition("?")
     base, _, base_query = target_path.partition("?")
     if not path:

@@ -49,7 +49,7 @@ class Tunnel:
     a side breaks, the other one sees it break too.
     """
 
-    __slots__ = ("_down", "_on_closed", "_up", "closed", "hub", "on_transfer", "opened_at")
+    __slots__ = ("_down", "_on_closed", "_on_transfer", "_up", "closed", "hub", "opened_at")
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Tunnel:
         early_from_target: bytes = b"",
     ) -> None:
         self.hub = hub
-        self.on_transfer = on_transfer
+        self._on_transfer = on_transfer
         self.opened_at = time.monotonic()
         self.closed = False
         self._on_closed = on_closed
@@ -100,21 +100,49 @@ class Tunnel:
         """Close both sides so that their peers see an error (RST)."""
         self._close(reset=True)
 
-    def flow_broke(self, flow: _Flow) -> None:
-        """React to a sink that takes no more: pass on its last words and reset the source.
-
-        They often tell why: a close frame, sent by a target that did not want to read the rest.
-        """
-        other = self._down if flow is self._up else self._up
-        other.drain()
-        self.reset()
+    def report(self, flow: _Flow, size: int) -> None:
+        """Tell that a flow has received ``size`` bytes."""
+        if flow is self._up:
+            self._on_transfer(size, 0)
+        else:
+            self._on_transfer(0, size)
 
     def flow_ended(self, flow: _Flow) -> None:
         """React to a flow that has passed on the end of its source."""
         if self._up.ended and self._down.ended:
             self.abort()
         else:
-            _reset_watch(self.hub).add(flow.source, self)
+            # Anew, since what the kernel told before the end was of no interest then.
+            resets = _reset_watch(self.hub)
+            resets.remove(flow)
+            resets.add(flow)
+
+    def source_broke(self, flow: _Flow) -> None:
+        """React to an error on the source: what it sent before is not passed on any more.
+
+        Unless it had ended in order. Then the error says that its peer is gone completely.
+        """
+        if not flow.at_end:
+            self.reset()
+            return
+        self._opposite(flow).give_up()
+        if flow.ended:
+            self.abort()
+
+    def sink_broke(self, flow: _Flow) -> None:
+        """React to a sink that takes no more: pass its last words on, and close the source.
+
+        They often tell why: a close frame, sent by a target that did not want to read the rest.
+        """
+        flow.give_up()
+        opposite = self._opposite(flow)
+        if opposite.ended or (not opposite.at_end and opposite.drain()):
+            self.abort()
+        elif not opposite.at_end:
+            self.reset()
+
+    def _opposite(self, flow: _Flow) -> _Flow:
+        return self._down if flow is self._up else self._up
 
     def _close(self, *, reset: bool) -> None:
         if self.closed:
@@ -123,7 +151,7 @@ class Tunnel:
         resets = _reset_watch(self.hub)
         for flow in (self._up, self._down):
             flow.stop()
-            resets.remove(flow.source)
+            resets.remove(flow)
         for flow in (self._up, self._down):
             if reset:
                 flow.source.reset()
@@ -140,11 +168,11 @@ class _Flow:
     """
 
     __slots__ = (
-        "_at_end",
         "_blocked",
         "_sink",
         "_tunnel",
         "_unsent",
+        "at_end",
         "ended",
         "received",
         "source",
@@ -153,11 +181,11 @@ class _Flow:
     def __init__(self, tunnel: Tunnel, source: Stream, sink: Stream, early: bytes) -> None:
         self.source = source
         self.received = 0
-        self.ended = False
+        # The end of the source has been read; nothing more will be passed on.
+        self.at_end, self.ended = False, False
         self._tunnel = tunnel
         self._sink = sink
         self._unsent: bytes | memoryview = early
-        self._at_end = False
         self._blocked: Any = None
 
     def start(self) -> None:
@@ -181,7 +209,7 @@ class _Flow:
             self._unblock()
         if self._unsent and not self._send():
             return
-        if self._at_end:
+        if self.at_end:
             self._pass_end()
             return
         source = self.source
@@ -189,7 +217,7 @@ class _Flow:
             try:
                 data = source.try_read()
             except OSError:
-                self._tunnel.reset()
+                self.source_broke()
                 return
             if not data:
                 self._read_nothing(data)
@@ -200,26 +228,33 @@ class _Flow:
                 return
         self._tunnel.hub.loop.run_callback(self._move_on)
 
-    def drain(self) -> None:
-        """Pass on what the broken source has left behind, as far as the sink takes it now."""
+    def source_broke(self) -> None:
+        """React to an error on the source, found by reading it or told by the kernel."""
+        self._tunnel.source_broke(self)
+
+    def give_up(self) -> None:
+        """Pass nothing on any more: the sink is gone."""
+        self.stop()
+        self._unsent = b""
+        self.ended = True
+
+    def drain(self) -> bool:
+        """Pass on what the source has left behind; return whether that was everything."""
         with contextlib.suppress(OSError):
             for _ in range(LAST_READS):
                 unsent = self._unsent
                 if unsent and self._sink.try_write(unsent) < len(unsent):
-                    return
+                    return False
                 data = self.source.try_read()
                 if not data:
-                    return
+                    return data is not None
                 self._count(len(data))
                 self._unsent = data
+        return False
 
     def _count(self, size: int) -> None:
         self.received += size
-        tunnel = self._tunnel
-        if self is tunnel._up:
-            tunnel.on_transfer(size, 0)
-        else:
-            tunnel.on_transfer(0, size)
+        self._tunnel.report(self, size)
 
     def _send(self) -> bool:
         """Send what is unsent; return whether that was all. If not, the flow waits or is over."""
@@ -227,7 +262,7 @@ class _Flow:
         try:
             sent = self._sink.try_write(data)
         except OSError:
-            self._tunnel.flow_broke(self)
+            self._tunnel.sink_broke(self)
             return False
         if sent == len(data):
             self._unsent = b""
@@ -238,7 +273,7 @@ class _Flow:
 
     def _read_nothing(self, data: bytes | None) -> None:
         if data is not None:
-            self._at_end = True
+            self.at_end = True
             self._pass_end()
         elif self.source.read_event != READ:
             self._block(self.source, self.source.read_event)
@@ -248,7 +283,7 @@ class _Flow:
         try:
             passed = self._sink.try_shutdown_write()
         except OSError:
-            self._tunnel.flow_broke(self)
+            self._tunnel.sink_broke(self)
             return
         if passed:
             self.ended = True
@@ -257,14 +292,14 @@ class _Flow:
             self._block(self._sink, WRITE)
 
     def _move_on(self) -> None:
-        if not self._tunnel.closed:
+        if not self.ended and not self._tunnel.closed:
             self.move()
 
     def _block(self, stream: Stream, event: int) -> None:
         """Wait for ``event`` on ``stream`` instead of for something to read."""
         tunnel = self._tunnel
         self.source.pause()
-        _reset_watch(tunnel.hub).add(self.source, tunnel)
+        _reset_watch(tunnel.hub).add(self)
         self._blocked = tunnel.hub.loop.io(stream.sock.fileno(), event)
         self._blocked.start(self.move)
 
@@ -276,39 +311,39 @@ class _Flow:
 
 
 class _ResetWatch:
-    """Notices that a socket which nobody reads at the moment has been reset.
+    """Notices that a connection which nobody reads at the moment is gone.
 
-    For the loop such a socket is "readable" without end when data has to wait in it or when
-    its stream has ended, so that it can't tell. A set of its own asks the kernel for errors
-    only, once for each.
+    For the loop it is "readable" without end when data has to wait in it or when its stream
+    has ended, so that the loop can't tell. A set of its own asks the kernel for no events but
+    those that are always told: errors, and "hung up", which is the end of both directions.
     """
 
     def __init__(self, hub: Any) -> None:
-        self._tunnels: dict[int, Tunnel] = {}
+        self._flows: dict[int, _Flow] = {}
         self._epoll = get_original("select", "epoll")()
         self._watcher = hub.loop.io(self._epoll.fileno(), READ, ref=False)
         self._watcher.start(self._on_events)
 
-    def add(self, stream: Stream, tunnel: Tunnel) -> None:
-        """Reset ``tunnel`` when ``stream`` is reset; no news if it is watched already."""
-        descriptor = stream.sock.fileno()
-        if descriptor not in self._tunnels:
-            self._tunnels[descriptor] = tunnel
-            # Errors are always reported; edge-triggered, else an end that was passed on
-            # would be reported for ever.
+    def add(self, flow: _Flow) -> None:
+        """Tell ``flow`` when its source is gone. No news if that is watched already."""
+        descriptor = flow.source.sock.fileno()
+        if descriptor not in self._flows:
+            self._flows[descriptor] = flow
+            # Edge-triggered: a hang-up that is no reason to act would be told without end.
             self._epoll.register(descriptor, select.EPOLLET)
 
-    def remove(self, stream: Stream) -> None:
-        """Forget ``stream``, before it is closed."""
-        descriptor = stream.sock.fileno()
-        if self._tunnels.pop(descriptor, None) is not None:
+    def remove(self, flow: _Flow) -> None:
+        """Forget ``flow``, before its source is closed."""
+        descriptor = flow.source.sock.fileno()
+        if self._flows.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def _on_events(self) -> None:
         for descriptor, events in self._epoll.poll(0):
-            tunnel = self._tunnels.get(descriptor)
-            if tunnel is not None and events & select.EPOLLERR:
-                tunnel.reset()
+            flow = self._flows.get(descriptor)
+            # Until the end of its stream has been read, a peer that hung up may have left data.
+            if flow is not None and (flow.at_end or events & select.EPOLLERR):
+                flow.source_broke()
 
 
 _reset_watches: WeakKeyDictionary[Any, _ResetWatch] = WeakKeyDictionary()

@@ -19,11 +19,21 @@ from chp_gevent.options import LimitOptions
 
 HEAD_END = b"\r\n\r\n"
 
-# RFC 9110, 5.6.2 and 5.5; CONNECT's and the proxy's own limits are the callers' business.
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# RFC 9110, 5.6.2
+_TOKEN_PATTERN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN = re.compile(_TOKEN_PATTERN)
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?")
+# RFC 9110, 7.2, without commas: a list of hosts is what some make of two Host lines.
+_HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
+_ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(?:[/?#].*)?", re.IGNORECASE)
+_DEFAULT_PORT = {"http": ":80", "https": ":443"}
+# RFC 9112, 7.1 and 7.1.1, without the white space that a recipient may let pass.
+_CHUNK_SIZE = re.compile(
+    (
+        rf"([0-9A-Fa-f]{{1,15}})(?:;{_TOKEN_PATTERN}(?:=(?:{_TOKEN_PATTERN}|"
+        r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*'
+    ).encode()
+)
 _CONTROLS = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"
 
 # Fields that decide about framing, routing or the life of the connection.
@@ -31,8 +41,9 @@ _NOTED = frozenset(
     "connection content-length date expect host location te transfer-encoding upgrade".split()
 )
 
-# A chunk-size line or one trailer line; generous, since extensions are dropped anyway.
+# A chunk-size line; generous, since extensions are dropped anyway.
 _MAX_CHUNK_LINE = 1024
+# A trailer section; what gRPC and checksums need is 1 KB.
 _MAX_TRAILERS = 16384
 
 
@@ -124,14 +135,22 @@ def _parse_field(line: str) -> Field:
         raise WireError("malformed header line")
     lower = name.lower()
     cgi = lower.upper().replace("-", "_")
+    value = value.strip(" \t")
     if lower not in ("content-type", "content-length"):
         cgi = "HTTP_" + cgi
-    field = Field(name, value.strip(" \t"), lower, cgi)
+    elif lower == "content-length":
+        value = _without_zeros(value)
+    field = Field(name, value, lower, cgi)
     if len(line) <= _FIELD_CACHE_LINE:
         if len(_FIELD_CACHE) >= _FIELD_CACHE_SIZE:
             _FIELD_CACHE.clear()
         _FIELD_CACHE[line] = field
     return field
+
+
+def _without_zeros(length: str) -> str:
+    """Return a length as it is forwarded: to some, ``010`` is 8."""
+    return length.lstrip("0") or length[-1:]
 
 
 def _parse_fields(lines: Iterable[str]) -> tuple[list[Field], dict[str, list[str]]]:
@@ -227,6 +246,8 @@ def parse_request_head(block: bytes, limits: LimitOptions) -> RequestHead:
             raise WireError("no Host header")
     elif len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
         raise WireError("malformed or duplicate Host header")
+    if target[0] != "/":
+        _check_target(method, target, hosts)
     content_length, chunked = _framing(noted, http_1_0)
     options = _connection_options(noted)
     head = RequestHead(
@@ -243,6 +264,25 @@ def parse_request_head(block: bytes, limits: LimitOptions) -> RequestHead:
     if "upgrade" in noted and head.has_body and head.upgrade:
         raise WireError("an upgrade with a body")
     return head
+
+
+def _check_target(method: str, target: str, hosts: list[str] | None) -> None:
+    """Check a request target that is not in origin-form (RFC 9112, 3.2).
+
+    The host of an absolute-form must be that of the Host header: the RFC lets the former
+    win, and others route by the latter.
+    """
+    if target == "*":
+        if method != "OPTIONS":
+            raise WireError("a target of * is for OPTIONS only")
+        return
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None or not _HOST.fullmatch(match[2]):
+        raise WireError("malformed request target")
+    if hosts is not None:
+        port = _DEFAULT_PORT[match[1].lower()]
+        if match[2].lower().removesuffix(port) != hosts[0].lower().removesuffix(port):
+            raise WireError("the host in the target is not that in the Host header")
 
 
 def _bad_version(version: str) -> WireError:
@@ -270,6 +310,10 @@ def parse_response_head(block: bytes, method: str) -> ResponseHead:
     content_length, chunked = _framing(noted, http_1_0)
     if method == "HEAD" or status < 200 or status == 204 or status == 304:
         content_length, chunked = 0, False
+        if (status < 200 or status == 204) and "content-length" in noted:
+            # RFC 9110, 8.6: there must be none; a client might wait for a body.
+            fields = [field for field in fields if field.lower != "content-length"]
+    until_end = content_length is None and not chunked
     return ResponseHead(
         status,
         match[3] or "",
@@ -278,18 +322,21 @@ def parse_response_head(block: bytes, method: str) -> ResponseHead:
         noted,
         content_length,
         chunked,
-        _keep_alive(http_1_0, options),
+        not until_end and _keep_alive(http_1_0, options),
         options,
         block + HEAD_END,
     )
 
 
 def head_too_large(received: bytes | bytearray, limits: LimitOptions) -> WireError | None:
-    """Return the error for an unfinished head that has passed a limit already, or None."""
+    """Return the error for an unfinished head that has passed a limit already, or None.
+
+    ``received`` may end with a part of the CRLF, or of the two, that will end it.
+    """
     line_end = received.find(b"\r\n", 0, limits.max_request_line + 2)
-    if line_end < 0 and len(received) > limits.max_request_line:
+    if line_end < 0 and len(received) > limits.max_request_line + 1:
         return WireError("request line too long", 414)
-    if len(received) > limits.max_header_size:
+    if len(received) > limits.max_header_size + 3:
         return WireError("header section too large", 431)
     return None
 
@@ -438,9 +485,9 @@ class ChunkedDecoder:
         if data.startswith(b"\r\n", position):
             block, size = b"", 2
         else:
-            end = data.find(HEAD_END, position)
+            end = data.find(HEAD_END, position, position + _MAX_TRAILERS)
             if end < 0:
-                if len(data) - position > _MAX_TRAILERS:
+                if len(data) - position >= _MAX_TRAILERS:
                     raise WireError("trailer section too large", 431)
                 self._buffer = data[position:]
                 return len(data)

@@ -88,6 +88,8 @@ class ProxyWorker(GeventWorker):
             self._beat()
             gevent.sleep(HEARTBEAT)
         self.server.drain()
+        for sock in self.sockets:
+            sock.close()
         deadline = time.monotonic() + self.options.drain_timeout
         while self.server.busy and time.monotonic() < deadline:
             self._beat()

@@ -1,0 +1,31 @@
+"""Stop signals around a fork.
+
+A child inherits the arbiter's handlers, which only put the signal into the arbiter's queue.
+Until it has its own, a stop signal would be lost on it, and the server would wait for it to
+the end of the drain timeout.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+@contextmanager
+def held_stop_signals() -> Iterator[None]:
+    """Hold stop signals back; in the parent, until the end of the block."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def stop_by_default() -> None:
+    """Let stop signals end this child, from now on and those held back, until it handles them."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
