@@ -183,9 +183,12 @@ class Exchange:
             return
         self._over = True
         self._stop_expecting()
-        if self._upload is not None:
+        if self._upload is not None and not self._upload.ready():
             self._upload.kill(block=False)
-        self._connection.close()
+            # Half a body must not pass for a whole one, nor wait in buffers to be read.
+            self._connection.reset()
+        else:
+            self._connection.close()
 
     # -- silence of the target
 

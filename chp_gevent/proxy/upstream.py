@@ -199,6 +199,12 @@ class TargetConnection(HTTPConnection):
         received, self._received = self._received, b""
         return received
 
+    def reset(self) -> None:
+        """Close the connection so that the target sees an error."""
+        if self.stream is not None:
+            self.stream.reset()
+        self.close()
+
     def close(self) -> None:
         """Close the connection; safe to call again."""
         self._received = b""
