@@ -59,6 +59,7 @@ ROW_WORDS: Final = (
     "pid",
     "open_connections",
     "open_tunnels",
+    "accepting",  # 1 while the worker takes new connections
 )
 REQUESTS_WEB: Final = ROW_WORDS.index("requests_web")
 REQUESTS_WS: Final = ROW_WORDS.index("requests_ws")
@@ -72,8 +73,9 @@ STARTS: Final = ROW_WORDS.index("starts")
 PID: Final = ROW_WORDS.index("pid")
 OPEN_CONNECTIONS: Final = ROW_WORDS.index("open_connections")
 OPEN_TUNNELS: Final = ROW_WORDS.index("open_tunnels")
+ACCEPTING: Final = ROW_WORDS.index("accepting")
 
-GAUGES: Final = (OPEN_CONNECTIONS, OPEN_TUNNELS)
+GAUGES: Final = (OPEN_CONNECTIONS, OPEN_TUNNELS, ACCEPTING)
 
 # ``row[STATUS + code]`` counts answers of that status. Every number of three digits that
 # a target may send has its word, and a row is two pages: no two workers share a cache line.

@@ -10,6 +10,7 @@ Imported after monkey patching only.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import logging
 import os
 import resource
@@ -24,6 +25,7 @@ from resource import RLIMIT_NOFILE
 from typing import Any
 
 import gevent
+from gevent import socket as gevent_socket
 from gevent.event import Event
 
 from chp_gevent.management.http_connection import Connection
@@ -40,6 +42,9 @@ descriptors that the process may have: no server can take them from the others."
 # lines about it.
 _ACCEPT_PAUSE = 0.1
 _ACCEPT_LOG_INTERVAL = 60.0
+
+# How long a client is listened to whose handshake has failed.
+_LINGER_SECONDS = 2.0
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -71,6 +76,7 @@ class HttpServer:
         tls: where connections are TLS.
         on_refused: called with the status of each request that the application never saw.
         timeouts: what clients are given.
+        clock: returns monotonic time in seconds.
 
     Attributes:
         now: monotonic time of the last ``tick``.
@@ -89,6 +95,7 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         on_refused: Callable[[int], None] | None = None,
         timeouts: Timeouts = Timeouts(),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.application = application
@@ -96,6 +103,7 @@ class HttpServer:
         self.on_refused = on_refused
         self.timeouts = timeouts
         self.draining = False
+        self._clock = clock
         self.now = 0.0
         self.answer_fields = self.last_answer_fields = b""
         self._tls = tls
@@ -123,7 +131,7 @@ class HttpServer:
 
     def tick(self) -> None:
         """Renew what depends on the time, and hang up on clients that took too long."""
-        self.now = time.monotonic()
+        self.now = self._clock()
         # The fields that end most answers, made once a second (saves 3 µs an answer).
         date = f"Date: {formatdate(usegmt=True)}\r\n"
         self.last_answer_fields = f"{date}Connection: close\r\n".encode()
@@ -163,9 +171,6 @@ class HttpServer:
         if listener.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         gevent.spawn_raw(self._serve, sock, _peer(address, listener.family))
-        if len(self._connections) >= self._max_connections:
-            for each in self._listeners:
-                each.ignore()
 
     def _accept_failed(self, listener: _Listener, error: OSError) -> None:
         listener.ignore()
@@ -184,6 +189,9 @@ class HttpServer:
         connection = Connection(self, sock.fileno(), environ)
         self._connections.add(connection)
         self._empty.clear()
+        if len(self._connections) >= self._max_connections:
+            for listener in self._listeners:
+                listener.ignore()
         try:
             connection.serve(self._handshake(sock, peer[0]))
         except OSError as error:
@@ -204,7 +212,7 @@ class HttpServer:
         if self._tls is None:
             return wrap(sock, self._hub)
         # Only wrap_socket needs a Python socket; after it, the C object is enough.
-        tls_sock: Any = gevent.socket.socket(fileno=sock.detach())
+        tls_sock: Any = gevent_socket.socket(fileno=sock.detach())
         try:
             tls_sock = self._tls.wrap_socket(
                 tls_sock, server_side=True, do_handshake_on_connect=False
@@ -212,7 +220,6 @@ class HttpServer:
             tls_sock.setblocking(False)
             _do_handshake(tls_sock)
         except OSError as error:
-            tls_sock.close()
             # Who connects and leaves at once, as health checks do, is no reason for a warning.
             gone = isinstance(error, ssl.SSLEOFError | ConnectionError)
             self.log.log(
@@ -222,6 +229,7 @@ class HttpServer:
                 self.name,
                 describe_failure(error),
             )
+            _linger(tls_sock.detach())
             raise
         return wrap(tls_sock, self._hub)
 
@@ -260,9 +268,18 @@ def _do_handshake(tls_sock: Any) -> None:
             tls_sock._sslobj.do_handshake()
             return
         except ssl.SSLWantReadError:
-            gevent.socket.wait_read(tls_sock.fileno())
+            gevent_socket.wait_read(tls_sock.fileno())
         except ssl.SSLWantWriteError:
-            gevent.socket.wait_write(tls_sock.fileno())
+            gevent_socket.wait_write(tls_sock.fileno())
+
+
+def _linger(descriptor: int) -> None:
+    """Close so that the client can read the alert: closing at once would reset the connection."""
+    with gevent_socket.socket(fileno=descriptor) as sock, contextlib.suppress(OSError):
+        sock.settimeout(_LINGER_SECONDS)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
 
 
 def _peer(address: Any, family: int) -> tuple[str, str]:

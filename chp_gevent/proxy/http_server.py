@@ -6,7 +6,6 @@ Imported in workers only, after monkey patching.
 from __future__ import annotations
 
 import _socket
-import errno
 import logging
 import socket
 import time
@@ -20,6 +19,7 @@ from greenlet import greenlet
 from chp_gevent.channel.segment import OPEN_CONNECTIONS, STATUS
 from chp_gevent.options import Options
 from chp_gevent.proxy import stream as streams
+from chp_gevent.proxy.acceptor import Acceptor
 from chp_gevent.proxy.connection import ClientConnection, http_date
 from chp_gevent.proxy.headers import Peer, is_trusted
 from chp_gevent.proxy.wire import WireError
@@ -27,20 +27,13 @@ from chp_gevent.tls import describe_failure, server_context
 
 log = logging.getLogger("chp_gevent.proxy")
 
-# Seconds without accepting after the process or the system ran out of descriptors.
-_OUT_OF_DESCRIPTORS_PAUSE = 0.1
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-# Connections accepted for one event when this worker is the only one. Several workers
-# take one at a time, so that a burst spreads over them.
-_ACCEPTS_PER_EVENT = 64
-
 
 class HTTPServer:
     """Serves an application on listening sockets.
 
-    ``app`` is a WSGI application; ``row`` the worker's row in the segment; ``sockets`` are
-    listening and belong to the arbiter: they are never shut down here.
+    ``app`` is a WSGI application; ``row`` the worker's row in the segment, ``others`` those
+    of the other workers; ``sockets`` are listening and belong to the arbiter: they are never
+    shut down here.
 
     Attributes:
         draining: set once no request after the current one is welcome on a connection.
@@ -52,6 +45,7 @@ class HTTPServer:
         app: Callable[..., Any],
         options: Options,
         row: memoryview[int],
+        others: Sequence[memoryview[int]],
         sockets: Sequence[Any],
     ) -> None:
         self.app = app
@@ -65,12 +59,10 @@ class HTTPServer:
         self._hub = gevent.get_hub()
         self._connections: set[ClientConnection] = set()
         self._max_connections = options.worker_connections
-        self._accepts_per_event = 1 if options.workers > 1 else _ACCEPTS_PER_EVENT
         self._tls = server_context(options.tls) if options.tls is not None else None
         self._date = ""
         self._base_environ = _base_environ(options)
-        self._listeners = [_Listener(self, sock, self._hub.loop) for sock in sockets]
-        self._paused = False
+        self._acceptor = Acceptor(sockets, self._accepted, self._hub.loop, row, others)
         interval = _sweep_interval(options)
         self._sweeper = self._hub.loop.timer(interval, interval)
 
@@ -80,14 +72,12 @@ class HTTPServer:
         """Start accepting."""
         self._sweep()
         self._sweeper.start(self._sweep)
-        for listener in self._listeners:
-            listener.start()
+        self._acceptor.start()
 
     def drain(self) -> None:
         """Stop accepting; close each connection after the answer that it waits for."""
         self.draining = True
-        for listener in self._listeners:
-            listener.close()
+        self._acceptor.close()
         now = time.monotonic()
         for connection in self._connections:
             connection.expire_soon(now)
@@ -106,7 +96,7 @@ class HTTPServer:
 
     # -- connections
 
-    def accepted(self, fd: int, address: Any, family: int) -> None:
+    def _accepted(self, fd: int, address: Any, family: int) -> None:
         """Serve a connection that was just accepted, in a greenlet of its own."""
         peer_address = address[0] if family != socket.AF_UNIX else ""
         peer = Peer(peer_address, self._tls is not None, self._is_trusted(peer_address))
@@ -149,8 +139,7 @@ class HTTPServer:
     def _remember(self, connection: ClientConnection) -> None:
         self._connections.add(connection)
         self._row[OPEN_CONNECTIONS] = len(self._connections)
-        if self.busy >= self._max_connections:
-            self._pause_accepting()
+        self._acceptor.set_full(self.busy >= self._max_connections)
 
     def forget(self, connection: ClientConnection) -> None:
         """Take note that a connection has ended, or has become a tunnel."""
@@ -160,47 +149,10 @@ class HTTPServer:
 
     def made_room(self) -> None:
         """Take note that there is room for another connection."""
-        if self._paused and self.busy < self._max_connections:
-            self._resume_accepting()
+        self._acceptor.set_full(self.busy >= self._max_connections)
 
     def _is_trusted(self, address: str) -> bool:
         return self._trusted is None or is_trusted(address, self._trusted)
-
-    # -- accepting, or not
-
-    def accept(self, listener: _Listener) -> None:
-        """Accept what waits on a listener; called from the event loop."""
-        for _ in range(self._accepts_per_event):
-            try:
-                fd, address = listener.sock._accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._accept_failed(error)
-                return
-            self.accepted(fd, address, listener.family)
-            if self._paused:
-                return
-
-    def _accept_failed(self, error: OSError) -> None:
-        if error.errno in _NO_DESCRIPTORS:
-            log.error("cannot accept connections: %s; raise the limit of open files", error)
-            self._pause_accepting()
-            timer = self._hub.loop.timer(_OUT_OF_DESCRIPTORS_PAUSE)
-            timer.start(self._resume_accepting)
-
-    def _pause_accepting(self) -> None:
-        if self.draining:
-            return
-        self._paused = True
-        for listener in self._listeners:
-            listener.stop()
-
-    def _resume_accepting(self) -> None:
-        self._paused = False
-        if not self.draining:
-            for listener in self._listeners:
-                listener.start()
 
     # -- what connections need
 
@@ -225,33 +177,6 @@ class HTTPServer:
         now = time.monotonic()
         for connection in list(self._connections):
             connection.check(now)
-
-
-class _Listener:
-    """A listening socket and its place in the event loop."""
-
-    def __init__(self, server: HTTPServer, sock: Any, loop: Any) -> None:
-        # A bare socket object over the arbiter's descriptor, duplicated so that its life
-        # is ours; O_NONBLOCK belongs to the open file and is set already.
-        self.sock: Any = _socket.socket(fileno=_socket.dup(sock.fileno()))
-        self.sock.setblocking(False)
-        self.family = self.sock.family
-        self._server = server
-        self._watcher = loop.io(self.sock.fileno(), streams.READ)
-
-    def start(self) -> None:
-        """Accept from now on."""
-        self._watcher.start(self._server.accept, self)
-
-    def stop(self) -> None:
-        """Leave what arrives in the backlog, for this worker later or another one now."""
-        self._watcher.stop()
-
-    def close(self) -> None:
-        """Let go of the socket for ever."""
-        self._watcher.stop()
-        self._watcher.close()
-        self.sock.close()
 
 
 def _base_environ(options: Options) -> dict[str, Any]:

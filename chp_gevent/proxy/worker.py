@@ -76,8 +76,15 @@ class ProxyWorker(GeventWorker):
         wsgi.install(proxy)
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
-        self.server = HTTPServer(app, self.options, row, self.sockets)
+        self.server = HTTPServer(app, self.options, row, self._other_rows(), self.sockets)
         upgrades.server = self.server
+
+    def _other_rows(self) -> list[memoryview[int]]:
+        """Return the rows of the other workers, and those that a reload may put there."""
+        if self.options.workers == 1:
+            return []
+        rows = range(min(2 * self.options.workers, self.segment.rows - 1))
+        return [self.segment.row(index) for index in rows if index != self.row_index]
 
     def run(self) -> None:
         """Serve until told to stop, then let what is in flight finish."""

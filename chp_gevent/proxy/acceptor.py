@@ -1,0 +1,165 @@
+"""Accepting connections: fairly among workers, and only while there is room for them."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS
+from chp_gevent.proxy.stream import READ
+
+log = logging.getLogger("chp_gevent.proxy")
+
+# Seconds without accepting after the process or the system ran out of descriptors, and
+# between two log lines about that.
+_OUT_OF_DESCRIPTORS_PAUSE = 0.1
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+# Connections accepted for one event by the only worker. Several workers take one at a time.
+_ACCEPTS_PER_EVENT = 64
+
+# How long, in seconds, a worker with more connections than another leaves a new one to it.
+# Long enough for a busy worker to come round its loop, too short for a client to notice.
+_DEFERENCE = 0.002
+
+OnAccept = Callable[[int, Any, int], None]
+
+
+class Acceptor:
+    """Takes connections from listening sockets.
+
+    All workers share the arbiter's sockets, so that no connection is lost with a worker; but
+    then the kernel wakes the same worker again and again (of 64 connections to 4 workers
+    they got 44, 15, 5 and 0). So a worker that has more connections than another one defers
+    to it for a moment.
+
+    ``on_accept`` is called with each descriptor, its peer's address and the address family.
+    ``row`` is the worker's row in the segment, ``others`` those of the other workers.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[Any],
+        on_accept: OnAccept,
+        loop: Any,
+        row: memoryview[int],
+        others: Sequence[memoryview[int]],
+    ) -> None:
+        self._on_accept = on_accept
+        self._row = row
+        self._others = others
+        self._full = False
+        self._listeners = [_Listener(self, sock, loop) for sock in sockets]
+        self._after_deference = loop.timer(_DEFERENCE)
+        self._after_shortage = loop.timer(_OUT_OF_DESCRIPTORS_PAUSE)
+        self._short = False
+        self._closed = False
+        self._deferred = False
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._row[ACCEPTING] = 1
+        self._watch()
+
+    def set_full(self, full: bool) -> None:
+        """Stop accepting while there is no room; what arrives waits in the backlog."""
+        if full != self._full:
+            self._full = full
+            self._watch()
+
+    def close(self) -> None:
+        """Stop accepting for ever and let go of the sockets."""
+        self._closed = True
+        self._row[ACCEPTING] = 0
+        self._after_deference.stop()
+        self._after_shortage.stop()
+        for listener in self._listeners:
+            listener.close()
+
+    def _watch(self) -> None:
+        if self._closed:
+            return
+        wanted = not (self._full or self._short)
+        for listener in self._listeners:
+            if wanted:
+                listener.watch()
+            else:
+                listener.ignore()
+
+    def accept(self, listener: _Listener) -> None:
+        """Accept what waits on a listener; called from the event loop."""
+        if self._others and self._should_defer():
+            for each in self._listeners:
+                each.ignore()
+            self._after_deference.start(self._end_deference)
+            return
+        for _ in range(1 if self._others else _ACCEPTS_PER_EVENT):
+            try:
+                fd, address = listener.sock._accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._accept_failed(error)
+                return
+            self._on_accept(fd, address, listener.family)
+            if self._full or self._closed:
+                return
+
+    def _should_defer(self) -> bool:
+        """Whether another worker, that is accepting, has fewer connections. Once each."""
+        if self._deferred:
+            self._deferred = False
+            return False
+        mine = self._row[OPEN_CONNECTIONS] + self._row[OPEN_TUNNELS]
+        for row in self._others:
+            if row[ACCEPTING] and row[OPEN_CONNECTIONS] + row[OPEN_TUNNELS] < mine:
+                self._deferred = True
+                return True
+        return False
+
+    def _end_deference(self) -> None:
+        self._watch()
+
+    def _accept_failed(self, error: OSError) -> None:
+        if error.errno not in _NO_DESCRIPTORS:
+            return  # the client was gone again before we came to it
+        if not self._short:
+            log.error("cannot accept connections: %s; raise the limit of open files", error)
+        self._short = True
+        self._watch()
+        self._after_shortage.start(self._end_shortage)
+
+    def _end_shortage(self) -> None:
+        self._short = False
+        self._watch()
+
+
+class _Listener:
+    """A listening socket and its place in the event loop."""
+
+    def __init__(self, acceptor: Acceptor, sock: Any, loop: Any) -> None:
+        # A bare socket object over the arbiter's descriptor, duplicated so that its life
+        # is ours; O_NONBLOCK belongs to the open file and is set already.
+        self.sock: Any = _socket.socket(fileno=_socket.dup(sock.fileno()))
+        self.sock.setblocking(False)
+        self.family = self.sock.family
+        self._acceptor = acceptor
+        self._watcher = loop.io(self.sock.fileno(), READ)
+
+    def watch(self) -> None:
+        """Be called by the event loop when a connection waits."""
+        if not self._watcher.active:
+            self._watcher.start(self._acceptor.accept, self)
+
+    def ignore(self) -> None:
+        """Leave what arrives in the backlog, for this worker later or another one now."""
+        self._watcher.stop()
+
+    def close(self) -> None:
+        """Let go of the socket for ever."""
+        self._watcher.stop()
+        self._watcher.close()
+        self.sock.close()
