@@ -132,11 +132,11 @@ class Connection:
         head = self._receive_head(stream)
         self._method, self._target = head.method, head.target
         body = self._receive_body(stream, head) if head.has_body else b""
-        # CHP closes connections of HTTP/1.0 clients even if they would like to keep them.
-        keep_alive = head.keep_alive and not head.http_1_0 and not server.draining
         self.deadline = _NEVER
         content = self._run_application(head, body)
         self.deadline = server.now + server.timeouts.request
+        # CHP closes connections of HTTP/1.0 clients even if they would like to keep them.
+        keep_alive = head.keep_alive and not head.http_1_0 and not server.draining
         self._send(stream, content, keep_alive)
         return keep_alive
 

@@ -16,7 +16,7 @@ import gevent
 from gevent.event import Event
 
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
-from chp_gevent.channel.segment import GENERATION, OPEN_CONNECTIONS, STATUS
+from chp_gevent.channel.segment import GENERATION, OPEN_CONNECTIONS, STARTS, STATUS
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.http_server import HttpServer
@@ -62,6 +62,7 @@ class ManagementService:
         """
         self._watch_signals()
         self._row = take_management_row(self._segment)
+        self._restarted = self._row[STARTS] > 1
         try:
             self._routes = self._take_over_routes()
         except (StoreError, StoreFailed) as error:
@@ -81,7 +82,7 @@ class ManagementService:
 
     def _take_over_routes(self) -> Routes:
         """Return the table: as a predecessor left it, or as the server starts with it."""
-        first_start = self._segment.words[GENERATION] == 0
+        published_before = self._segment.words[GENERATION] > 0
         publisher = Publisher(self._segment, self._context.journal)
         recovered = publisher.recover()
         routes = Routes(
@@ -91,16 +92,16 @@ class ManagementService:
             host_routing=self._options.proxy.host_routing,
             store=self._open_store(),
         )
-        if not first_start:
+        if self._restarted:
             self._log.info("The management process is back, with %d routes", recovered)
         try:
             routes.load()
         except StoreFailed as error:
-            if first_start:
+            if not published_before:
                 raise
             self._log.error("%s; going on with the routes there are", error)
         # A default route that was deleted since the server started stays so.
-        if first_start and self._options.default_target is not None:
+        if not published_before and self._options.default_target is not None:
             self._add_default_route(routes, self._options.default_target)
         return routes
 
@@ -150,7 +151,8 @@ class ManagementService:
         listen = self._options.listen
         listen_port = listen.port if isinstance(listen, TcpAddress) else None
         from_port = listeners[0].getsockname()[1]
-        self._log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
+        if not self._restarted:
+            self._log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
         return HttpServer("redirect server", Redirect(to_port, listen_port), listeners, self._log)
 
     def _report_ready(self) -> None:

@@ -20,6 +20,7 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # Connections accepted for one event by the only worker. Several workers take one at a time.
 _ACCEPTS_PER_EVENT = 64
+_ACCEPTS_AT_CLOSE = 1024
 
 # How long, in seconds, a worker with more connections than another leaves a new one to it.
 # Long enough for a busy worker to come round its loop, too short for a client to notice.
@@ -71,7 +72,14 @@ class Acceptor:
             self._watch()
 
     def close(self) -> None:
-        """Stop accepting for ever and let go of the sockets."""
+        """Take what has arrived, stop accepting for ever and let go of the sockets.
+
+        When the server stops, what is left in the backlog is reset with the last of its
+        processes.
+        """
+        if not (self._full or self._short):
+            for listener in self._listeners:
+                self._accept(listener, _ACCEPTS_AT_CLOSE)
         self._closed = True
         self._row[ACCEPTING] = 0
         self._after_deference.stop()
@@ -96,7 +104,10 @@ class Acceptor:
                 each.ignore()
             self._after_deference.start(self._end_deference)
             return
-        for _ in range(1 if self._others else _ACCEPTS_PER_EVENT):
+        self._accept(listener, 1 if self._others else _ACCEPTS_PER_EVENT)
+
+    def _accept(self, listener: _Listener, most: int) -> None:
+        for _ in range(most):
             try:
                 fd, address = listener.sock._accept()
             except BlockingIOError:

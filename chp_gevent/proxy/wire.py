@@ -34,6 +34,7 @@ _CHUNK_SIZE = re.compile(
         r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*'
     ).encode()
 )
+_CHUNK_SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;|\r?\Z)")
 _CONTROLS = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"
 
 # Fields that decide about framing, routing or the life of the connection.
@@ -453,7 +454,11 @@ class ChunkedDecoder:
     def _feed_size(self, data: bytes, position: int) -> int:
         line_end = data.find(b"\r\n", position, position + _MAX_CHUNK_LINE)
         if line_end < 0:
-            if len(data) - position >= _MAX_CHUNK_LINE or b"\n" in data[position:]:
+            if (
+                len(data) - position >= _MAX_CHUNK_LINE
+                or b"\n" in data[position:]
+                or not _CHUNK_SIZE_BEGINNING.match(data, position)
+            ):
                 raise WireError("malformed chunk size")
             self._buffer = data[position:]
             return len(data)

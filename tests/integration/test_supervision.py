@@ -205,6 +205,6 @@ def refuses_connections(proxy: Proxy) -> bool:
     """Whether nobody accepts connections to the public port any more."""
     try:
         proxy.client(timeout=1).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
     return False
