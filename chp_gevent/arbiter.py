@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn.arbiter import Arbiter
 
 from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.segment import Segment, reset_gauges
+from chp_gevent.channel.segment import REQUESTS_WEB, REQUESTS_WS, Segment, reset_gauges
 from chp_gevent.listeners import close_listeners, described, open_listeners
 from chp_gevent.options import Options, UnixAddress
 from chp_gevent.signals import held_stop_signals, stop_by_default
@@ -55,6 +56,7 @@ class ProxyArbiter(Arbiter):
         self.options = options
         self.draining: dict[int, Any] = {}
         self._stopping = False
+        _raise_descriptor_limit()
         for notice in options.notices:
             getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
         listen_flag = "--socket" if isinstance(options.listen, UnixAddress) else "--port"
@@ -130,6 +132,22 @@ class ProxyArbiter(Arbiter):
         # The last row is the management process's.
         row = next((i for i in range(_ROWS - 1) if i not in used), 0)
         worker.equip(self.options, self.segment, self._journal, row)
+        worker.requests_before = self._requests(row)
+
+    def _requests(self, row_index: int) -> int:
+        row = self.segment.row(row_index)
+        return row[REQUESTS_WEB] + row[REQUESTS_WS]
+
+    def _retire_one(self) -> None:
+        """Replace a worker that has served ``--max-requests``; one after the other."""
+        limit = self.options.max_requests
+        if not limit or self.draining:
+            return
+        for pid, worker in self.WORKERS.items():
+            if self._requests(worker.row_index) - worker.requests_before >= limit:
+                log.info("replacing worker (pid %s) after %d requests", pid, limit)
+                self.kill_worker(pid, signal.SIGTERM)
+                return
 
     def spawn_worker(self) -> int:
         """Fork a worker. Returns its pid, and in the worker never."""
@@ -164,6 +182,7 @@ class ProxyArbiter(Arbiter):
 
     def manage_workers(self) -> None:
         """Keep the processes at their number: workers, and the management process."""
+        self._retire_one()
         super().manage_workers()
         self.management.supervise()
 
@@ -194,6 +213,13 @@ class ProxyArbiter(Arbiter):
     def reexec(self) -> None:
         """Refuse SIGUSR2: two servers would have two routing tables."""
         log.warning("SIGUSR2 is not supported: use SIGHUP to replace the workers")
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets this user have; inherited by children."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _has_ended(pid: int) -> bool:

@@ -55,7 +55,6 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         "workers": options.workers,
         "worker_class": "chp_gevent.proxy.worker.ProxyWorker",
         "worker_connections": options.worker_connections,
-        "max_requests": options.max_requests,
         "timeout": _WORKER_TIMEOUT,
         "graceful_timeout": math.ceil(options.drain_timeout) + 1,
         "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,

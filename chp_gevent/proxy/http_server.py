@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import _socket
 import logging
+import resource
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +28,10 @@ from chp_gevent.proxy.wire import WireError
 from chp_gevent.tls import describe_failure, server_context
 
 log = logging.getLogger("chp_gevent.proxy")
+
+
+# Descriptors that are not connections: listeners, event loop, journal, log, resolver …
+_OTHER_DESCRIPTORS = 48
 
 
 class HTTPServer:
@@ -58,7 +64,7 @@ class HTTPServer:
         self._row = row
         self._hub = gevent.get_hub()
         self._connections: set[ClientConnection] = set()
-        self._max_connections = options.worker_connections
+        self._max_connections = min(options.worker_connections, _room_for_connections())
         self._tls = server_context(options.tls) if options.tls is not None else None
         self._date = ""
         self._base_environ = _base_environ(options)
@@ -179,10 +185,19 @@ class HTTPServer:
             connection.check(now)
 
 
+def _room_for_connections() -> int:
+    """Return how many connections the limit of open files leaves room for.
+
+    Each may need a second descriptor, for its target; some are for other things.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, (limit - _OTHER_DESCRIPTORS) // 2)
+
+
 def _base_environ(options: Options) -> dict[str, Any]:
     """Return what all requests of a server have in their environ."""
-    import sys
-
     listen = options.listen
     return {
         "wsgi.version": (1, 0),

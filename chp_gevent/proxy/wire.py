@@ -94,8 +94,11 @@ class RequestHead:
 
     @property
     def upgrade(self) -> str:
-        """The protocol asked for with ``Connection: upgrade``, lower case, or empty."""
-        if "upgrade" not in self.connection_options:
+        """The protocol asked for with ``Connection: upgrade``, lower case, or empty.
+
+        HTTP/1.0 can't ask (RFC 9110, 7.8).
+        """
+        if self.http_1_0 or "upgrade" not in self.connection_options:
             return ""
         return ",".join(self.noted.get("upgrade", ())).strip().lower()
 

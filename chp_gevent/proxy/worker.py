@@ -30,9 +30,11 @@ class ProxyWorker(GeventWorker):
 
     Attributes:
         row_index: the worker's row in the segment; set by the arbiter before the fork.
+        requests_before: requests in that row before this worker; the arbiter's to use.
     """
 
     row_index: int = 0
+    requests_before: int = 0
 
     def equip(self, options: Options, segment: Segment, journal: Journal, row: int) -> None:
         """Take what the arbiter shares with this worker; called before the fork."""
