@@ -5,6 +5,7 @@ Imported after monkey patching only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import gevent
 from gevent.event import Event
 
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
-from chp_gevent.channel.segment import GENERATION, OPEN_CONNECTIONS, STARTS, STATUS
+from chp_gevent.channel.segment import OPEN_CONNECTIONS, STARTS, STATUS
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.http_server import HttpServer
@@ -63,6 +64,7 @@ class ManagementService:
         self._watch_signals()
         self._row = take_management_row(self._segment)
         self._restarted = self._row[STARTS] > 1
+        routines = [gevent.spawn(self._repeat, TICK_INTERVAL, self._tick)]
         try:
             self._routes = self._take_over_routes()
         except (StoreError, StoreFailed) as error:
@@ -71,7 +73,7 @@ class ManagementService:
         options = self._options.statsd
         self._statsd = StatsdReporter(options, self._segment, self._log) if options else None
         self._serve()
-        routines = self._start_routines()
+        routines += self._start_reporting()
         self._report_ready()
         self._stopping.wait()
         gevent.killall(routines)
@@ -82,9 +84,9 @@ class ManagementService:
 
     def _take_over_routes(self) -> Routes:
         """Return the table: as a predecessor left it, or as the server starts with it."""
-        published_before = self._segment.words[GENERATION] > 0
         publisher = Publisher(self._segment, self._context.journal)
         recovered = publisher.recover()
+        published_before = publisher.generation > 0
         routes = Routes(
             publisher,
             self._segment.activity,
@@ -158,14 +160,16 @@ class ManagementService:
     def _report_ready(self) -> None:
         ready_fd = self._context.ready_fd
         if ready_fd is not None:
-            os.write(ready_fd, b"1")
+            # An arbiter that no longer listens is gone, which the next tick will notice.
+            with contextlib.suppress(OSError):
+                os.write(ready_fd, b"1")
             os.close(ready_fd)
 
     # -- what comes again and again
 
-    def _start_routines(self) -> list[Any]:
-        """Start what is done at intervals; one greenlet each, so that none waits for another."""
-        routines = [gevent.spawn(self._repeat, TICK_INTERVAL, self._tick)]
+    def _start_reporting(self) -> list[Any]:
+        """Start telling others what happens; one greenlet each, so that none waits for another."""
+        routines = []
         if self._statsd is not None:
             routines.append(gevent.spawn(self._repeat, STATSD_INTERVAL, self._flush_statsd))
         if self._routes.saves_activity:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -267,6 +267,9 @@ class ChannelUnderCrashes(RuleBasedStateMachine):
 
 
 ChannelUnderCrashes.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=20, deadline=None
+    max_examples=60,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 TestChannelUnderCrashes = ChannelUnderCrashes.TestCase

@@ -154,7 +154,9 @@ def test_an_up_to_date_reader_does_not_read_the_snapshot(
 class Disturbed:
     """Counts a reader's steps, looks at words and reads of files, and comes in between."""
 
-    def __init__(self, words: memoryview[int], at: int, disturb: Callable[[], None]) -> None:
+    def __init__(
+        self, words: memoryview[int], at: tuple[int, ...], disturb: Callable[[], None]
+    ) -> None:
         self.words = words
         self.at = at
         self.disturb = disturb
@@ -162,7 +164,7 @@ class Disturbed:
 
     def step(self) -> None:
         self.steps += 1
-        if self.steps - 1 in (self.at, self.at + 3):
+        if self.steps - 1 in self.at:
             self.disturb()
 
     def __getitem__(self, index: int) -> int:
@@ -177,10 +179,11 @@ class Disturbed:
 
 
 @pytest.mark.parametrize("block", [16, 100, 1 << 20])
+@pytest.mark.parametrize("again", [0, 1, 3], ids=["once", "twice", "twice, later"])
 @pytest.mark.parametrize("late", [0, 1, 2])
 @pytest.mark.parametrize("compactions", [0, 1, 2, 3])
 def test_a_writer_between_any_two_steps_of_a_reader_does_no_harm(
-    monkeypatch: pytest.MonkeyPatch, block: int, late: int, compactions: int
+    monkeypatch: pytest.MonkeyPatch, block: int, again: int, late: int, compactions: int
 ) -> None:
     monkeypatch.setattr(journal_module, "BLOCK_BYTES", block)
     at = 0
@@ -197,7 +200,7 @@ def test_a_writer_between_any_two_steps_of_a_reader_does_no_harm(
             channel.change()
 
         published = channel.publisher.generation
-        disturbed = Disturbed(channel.segment.words, at, disturb)
+        disturbed = Disturbed(channel.segment.words, (at, at + again), disturb)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pread", disturbed.pread)
             patch.setattr(subscriber, "_words", disturbed)
@@ -280,14 +283,14 @@ def test_routes_with_one_target_share_its_text() -> None:
     assert len({id(route.target) for route in subscriber._table}) == 1
 
 
-def test_a_new_worker_with_100_000_routes_is_ready_within_a_second() -> None:
+def test_a_new_worker_with_100_000_routes_is_ready_after_a_second_of_cpu_at_most() -> None:
     channel = Channel(compact_at=8 << 20, routes=100_000)
     data = b'{"user":"name","hub":false,"jupyterhub":true,"target":"http://10.0.0.1:8888"}'
     for number in range(100_000):
         channel.publisher.add(f"/user/name-{number}", f"http://10.0.0.1:{number}", data)
     subscriber = channel.subscriber()
-    start = time.perf_counter()
+    start = time.process_time()
     subscriber.catch_up()
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert_in_step(subscriber, channel.publisher)
     channel.journal.close()

@@ -7,12 +7,16 @@ import logging
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chp_gevent.channel.publisher import Publisher
 from chp_gevent.channel.segment import OPEN_CONNECTIONS, STATUS, Segment
+from chp_gevent.management import routes as routes_module
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import management_row, read_totals
 from chp_gevent.management.routes import Routes
+from chp_gevent.routing.target_url import check_target_url
 from tests.management.calls import Call, call_wsgi, conforming
 from tests.management.conftest import Clock
 
@@ -203,6 +207,11 @@ def test_a_target_that_no_request_could_be_sent_to_is_refused(
 def test_targets_of_every_kind_are_kept_as_posted(call: Call, target: str) -> None:
     assert call("POST", "/api/routes/a", json.dumps({"target": target}).encode()).status == 201
     assert json.loads(call("GET", "/api/routes/a").body)["target"] == target
+
+
+@given(st.from_regex(routes_module._USUAL_TARGET, fullmatch=True))
+def test_the_shortcut_for_usual_targets_takes_none_that_the_check_refuses(target: str) -> None:
+    check_target_url(target)
 
 
 # -- who may call

@@ -471,6 +471,11 @@ def test_an_upgrade_is_asked_for_in_two_places(lines: list[str], protocol: str) 
     assert request(*lines).upgrade == protocol
 
 
+def test_http_1_0_knows_no_upgrade() -> None:
+    lines = ["Connection: upgrade", "Upgrade: websocket", "Content-Length: 5"]
+    assert request(*lines, line="GET / HTTP/1.0").upgrade == ""
+
+
 @pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.0"])
 @pytest.mark.parametrize(
     ("framing", "accepted"),

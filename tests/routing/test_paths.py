@@ -6,12 +6,17 @@ The expected values were printed by Node.js 20 for
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chp_gevent.routing import paths
 from chp_gevent.routing.paths import MalformedPath, request_path, route_path
+
+# A machine that is busy with something else must not fail a test.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 PLAIN = [
     ("/", "/"),
@@ -271,8 +276,11 @@ BAD_HOSTS = [
 
 # What WHATWG URLs are made of, in pieces that matter to the parser.
 PIECES = st.sampled_from(
-    r"/ // \ . .. %2e %41 %C3%A9 %FF % ? # @ : [ ] a user host [::1] 127.0.0.1 http: https://".split()
-    + [" ", "\t", "\0", "\x80", "é"]
+    [
+        *"/ // \\ . .. %2e %41 %C3%A9 %FF % ? # @ : [ ] a user host é \x80".split(),
+        *"[::1] 127.0.0.1 http: https://".split(),
+        *(" ", "\t", "\0"),
+    ]
 )
 TARGETS = st.lists(PIECES, max_size=12).map("".join)
 
@@ -318,14 +326,14 @@ def test_dot_segments_behind_a_hidden_file_are_resolved_as_the_standard_says(
     assert request_path(target) == path
 
 
+@unhurried
 @given(TARGETS)
 def test_any_target_has_a_path_or_is_malformed(target: str) -> None:
-    try:
+    with contextlib.suppress(MalformedPath):
         assert request_path(target).startswith("/")
-    except MalformedPath:
-        pass
 
 
+@unhurried
 @given(TARGETS.map("/a".__add__))
 @example("/a?%zz")
 def test_the_short_cut_for_plain_targets_gives_what_parsing_gives(target: str) -> None:
@@ -338,6 +346,7 @@ def test_the_short_cut_for_plain_targets_gives_what_parsing_gives(target: str) -
         assert request_path(target) == parsed
 
 
+@unhurried
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_survives_percent_encoding(text: str) -> None:
     escaped = "".join(f"%{byte:02x}" for byte in text.encode())

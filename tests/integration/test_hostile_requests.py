@@ -1,0 +1,238 @@
+"""What attackers send is refused, or reaches the target as exactly one request."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.integration.hostile_requests import CASES, Case, forwarded, message
+from tests.integration.server import Proxy, start_proxy
+from tests.peers import RawClient, RawTarget, Response, get, response, wait_until
+
+pytestmark = pytest.mark.ours
+
+EMPTY = response(b"")
+MARK = forwarded("GET /mark HTTP/1.1")
+
+
+@pytest.fixture
+def target(proxy: Proxy) -> Iterator[RawTarget]:
+    """A fresh target that the only route, /, leads to."""
+    with RawTarget(EMPTY) as target:
+        proxy.api.add("/", target.url)
+        yield target
+        proxy.api.remove("/")
+
+
+def received_by(target: RawTarget) -> bytes:
+    """Return everything that the target has been sent, on all its connections."""
+    return b"".join(map(bytes, target.received))
+
+
+def answers(client: RawClient, count: int) -> list[Response]:
+    """Read answers of which none has a body that depends on the method."""
+    return [client.read_response() for _ in range(count)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_hostile_request_is_refused_or_forwarded_in_canonical_form(
+    proxy: Proxy, target: RawTarget, case: Case
+) -> None:
+    expected = case.seen
+    with proxy.client() as client:
+        with contextlib.suppress(ConnectionError):
+            # A server that has seen enough need not take the rest.
+            client.send(case.raw)
+        found = answers(client, len(case.statuses))
+        assert tuple(answer.status for answer in found) == case.statuses
+        says_close = (found[-1].get("connection") or "").lower() == "close"
+        assert says_close is case.closed
+        if case.closed:
+            client.assert_closed()
+        else:
+            # What the server takes for the next request is the next one.
+            assert client.request(message("GET /mark HTTP/1.1", "Host: a")).status == 200
+            expected += MARK
+    assert received_by(target) == expected
+    assert target.errors == []
+
+
+def test_there_are_enough_cases_and_none_twice() -> None:
+    assert len({case.raw for case in CASES}) == len(CASES) >= 150
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.closed][::8], ids=lambda case: case.name)
+def test_a_refusal_is_the_same_when_the_request_comes_byte_by_byte(
+    proxy: Proxy, target: RawTarget, case: Case
+) -> None:
+    raw = case.raw[:2000]
+    if raw != case.raw:
+        pytest.skip("too long")
+    with proxy.client() as client:
+        with contextlib.suppress(ConnectionError):
+            for i in range(len(raw)):
+                client.send(raw[i : i + 1])
+        found = answers(client, len(case.statuses))
+        assert tuple(answer.status for answer in found) == case.statuses
+        client.assert_closed()
+    assert all(not request.complete for request in target.requests[case.seen.count(b"HTTP/1.1") :])
+
+
+# -- bodies that turn out malformed when their beginning is with the target already
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b"5 \r\n", b"-1\r\n", b"\r\n", b"x", b"0\r\nX : y\r\n\r\n", b"0\r\n" + b"X: y\r\n" * 4000],
+    ids=repr,
+)
+def test_a_body_that_turns_out_malformed_is_never_finished(
+    proxy: Proxy, target: RawTarget, behind: bytes
+) -> None:
+    head = message("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked")
+    with proxy.client() as client:
+        client.send(head + b"5\r\nabcde\r\n")
+        wait_until(lambda: b"abcde" in received_by(target), 5, "the body has begun to arrive")
+        client.send(behind)
+        assert client.read_response().status in (400, 431)
+        client.assert_closed()
+    target.wait_for_connections(0)
+    assert not target.request.complete
+
+
+# -- requests that never end
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Proxy]:
+    """A server that gives clients half a second to send a head."""
+    with start_proxy("--header-timeout", "0.5") as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n", b"\r\n", b"G\xc9T\x00 "],
+    ids=repr,
+)
+def test_a_head_that_does_not_come_to_its_end_is_a_408(impatient: Proxy, part: bytes) -> None:
+    with impatient.client() as client:
+        client.send(part)
+        assert client.read_response().status == 408
+        client.assert_closed()
+
+
+def test_a_head_that_comes_drop_by_drop_is_a_408(impatient: Proxy) -> None:
+    with impatient.client() as client:
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while not client.is_closed(wait=0.05) and sent < 100:
+                client.send(b"X" if sent else b"GET / HTTP/1.1\r\nX: ")
+                sent += 1
+        assert sent < 40
+        assert client.read_response().status == 408
+
+
+def test_a_slow_second_head_is_a_408_too(impatient: Proxy) -> None:
+    with impatient.client() as client:
+        assert client.request(get("/_chp_healthz")).status == 200
+        client.send("GET /")
+        assert client.read_response().status == 408
+        client.assert_closed()
+
+
+# -- routing
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/private",
+        "/private/a",
+        "/%70rivate/a",
+        "/x/../private/a",
+        "/x/%2e%2E/private/a",
+        "/./private",
+        "/private/../private/a",
+        "/x\\..\\private\\a",
+        "/private%2fa",
+        "/private/%00",
+        "//host/private/a",
+        "http://a/private/a",
+        "http://a/x/../private",
+    ],
+)
+def test_a_path_is_routed_in_normal_form_and_forwarded_as_sent(
+    proxy: Proxy, target: RawTarget, path: str
+) -> None:
+    with RawTarget(EMPTY) as private:
+        proxy.api.add("/private", private.url)
+        try:
+            with proxy.client() as client:
+                assert client.request(message(f"GET {path} HTTP/1.1", "Host: a")).status == 200
+        finally:
+            proxy.api.remove("/private")
+        assert private.request.target == path.removeprefix("http://a")
+        assert target.requests == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *"/privat /privatex /Private /private/../x /private%00 /private%20 /x/private".split(),
+        *"/private/%2e%2e/x /private\\..\\x //private /%2570rivate /;/private".split(),
+    ],
+)
+def test_a_path_that_only_looks_like_a_route_does_not_lead_there(
+    proxy: Proxy, target: RawTarget, path: str
+) -> None:
+    with RawTarget(EMPTY) as private:
+        proxy.api.add("/private", private.url)
+        try:
+            with proxy.client() as client:
+                assert client.request(message(f"GET {path} HTTP/1.1", "Host: a")).status == 200
+        finally:
+            proxy.api.remove("/private")
+        assert private.requests == []
+        assert target.request.target == path
+
+
+# -- nobody else is harmed
+
+
+def test_a_client_that_sends_garbage_costs_another_nothing(proxy: Proxy, target: RawTarget) -> None:
+    with proxy.client() as good:
+        for case in CASES[::20]:
+            with proxy.client() as bad:
+                bad.send(case.raw)
+                assert good.request(message("GET /mark HTTP/1.1", "Host: a")).status == 200
+
+
+Reset = Callable[[RawClient], None]
+
+
+@pytest.mark.parametrize("leave", [RawClient.close, RawClient.reset], ids=["FIN", "RST"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcd",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r",
+    ],
+    ids=["head", "head but one byte", "length", "chunks", "chunks but one byte"],
+)
+def test_half_a_request_never_passes_for_a_whole_one(
+    proxy: Proxy, target: RawTarget, part: bytes, leave: Reset
+) -> None:
+    client = proxy.client()
+    client.send(part)
+    if b"\r\n\r\n" in part:
+        target.wait_for_requests(1, complete=False)
+    leave(client)
+    target.wait_for_connections(0)
+    assert proxy.get("/mark", host="a").status == 200
+    assert [request.target for request in target.requests if request.complete] == ["/mark"]

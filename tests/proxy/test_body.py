@@ -1,0 +1,212 @@
+"""The body of a request as the application reads it, while it is still coming."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chp_gevent.options import LimitOptions
+from chp_gevent.proxy.body import ClientGone, RequestBody
+from chp_gevent.proxy.wire import RequestHead, WireError, chunk, last_chunk, parse_request_head
+from tests.proxy import wire_strategies as wire
+
+NEXT = b"GET /next HTTP/1.1\r\n"
+
+
+class Arrivals:
+    """A stream on which these pieces arrive; an exception among them is raised."""
+
+    def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
+        self._pieces = list(pieces)
+        self.reads = 0
+
+    def read(self) -> bytes:
+        self.reads += 1
+        piece = self._pieces.pop(0) if self._pieces else b""
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+
+def head(framing: str) -> RequestHead:
+    """Return the head of a request with this framing line."""
+    return parse_request_head(f"POST / HTTP/1.1\r\nHost: a\r\n{framing}".encode(), LimitOptions())
+
+
+def sized(length: int, *pieces: bytes | Exception) -> RequestBody:
+    """Return a body with a length whose pieces arrive one by one; the first with the head."""
+    return body(f"Content-Length: {length}", *pieces)
+
+
+def body(framing: str, *pieces: bytes | Exception) -> RequestBody:
+    """Return a body; the first piece came with the head."""
+    first, *later = pieces or (b"",)
+    assert isinstance(first, bytes)
+    stream: Any = Arrivals(later)
+    return RequestBody(stream, head(framing), first)
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("framing", "pieces"),
+    [
+        ("X: y", [b"GET /next HTTP/1.1\r\n"]),
+        ("Content-Length: 0", [b"GET /next HTTP/1.1\r\n"]),
+        ("Content-Length: 3", [b"abcGET /next HTTP/1.1\r\n"]),
+        ("Content-Length: 3", [b"", b"abcGET /next HTTP/1.1\r\n"]),
+        ("Content-Length: 3", [b"a", b"b", b"cGET /next HTTP/1.1\r\n"]),
+        (CHUNKED, [b"3\r\nabc\r\n0\r\n\r\nGET /next HTTP/1.1\r\n"]),
+        (CHUNKED, [b"", b"1\r\na\r\n2\r", b"\nbc\r\n0\r\n\r\nGET /next HTTP/1.1\r\n"]),
+    ],
+)
+def test_a_body_is_read_to_its_end_and_what_follows_is_the_next_request(
+    framing: str, pieces: list[bytes]
+) -> None:
+    expected = b"" if "3" not in framing and framing != CHUNKED else b"abc"
+    for read_all in (RequestBody.read, lambda found: b"".join(found.pieces()), whole_lines):
+        found = body(framing, *pieces)
+        assert read_all(found) == expected
+        assert found.complete
+        assert found.consumed
+        assert found.rest == NEXT
+
+
+def whole_lines(found: RequestBody) -> bytes:
+    return b"".join(found)
+
+
+def test_pieces_are_handed_out_as_they_arrive_and_not_collected() -> None:
+    pieces = sized(6, b"ab", b"cd", b"efrest").pieces()
+    assert [next(pieces), next(pieces), next(pieces)] == [b"ab", b"cd", b"ef"]
+    assert next(pieces, None) is None
+
+
+def test_nothing_is_read_before_somebody_asks() -> None:
+    stream: Any = Arrivals([b"abc"])
+    found = RequestBody(stream, head("Content-Length: 3"), b"")
+    assert (stream.reads, found.complete) == (0, False)
+    assert found.read(1) == b"a"
+    assert stream.reads == 1
+
+
+def test_nothing_is_read_behind_the_end() -> None:
+    stream: Any = Arrivals([b"next"])
+    found = RequestBody(stream, head("Content-Length: 3"), b"abc")
+    assert (found.read(), found.read(), found.readline(), list(found.pieces())) == (
+        *(b"abc", b"", b""),
+        [],
+    )
+    assert stream.reads == 0
+
+
+@pytest.mark.parametrize(
+    ("framing", "first", "taken"),
+    [
+        ("X: y", b"", b""),
+        ("Content-Length: 3", b"abcrest", b"abc"),
+        ("Content-Length: 3", b"ab", None),
+        (CHUNKED, b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
+        (CHUNKED, b"3\r\nabc\r\n0\r\n\r", None),
+        (CHUNKED, b"0\r\n\r\n", b""),
+    ],
+)
+def test_a_body_that_came_with_the_head_is_taken_at_once(
+    framing: str, first: bytes, taken: bytes | None
+) -> None:
+    found = body(framing, first)
+    assert found.take_if_complete() == taken
+    assert found.consumed is (taken is not None)
+    if taken is not None:
+        assert found.take_if_complete() == b""
+
+
+def test_a_body_that_has_arrived_is_not_consumed_before_it_is_read() -> None:
+    found = sized(3, b"abc")
+    assert (found.complete, found.consumed) == (True, False)
+    found.read(2)
+    assert not found.consumed
+    found.read(1)
+    assert found.consumed
+
+
+READERS: list[Callable[[RequestBody], object]] = [
+    RequestBody.read,
+    RequestBody.readline,
+    RequestBody.readlines,
+    lambda found: list(found.pieces()),
+]
+
+
+@pytest.mark.parametrize("read", READERS, ids=["read", "readline", "readlines", "pieces"])
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"ab"], [b""], [b"ab", b""], [b"ab", ConnectionResetError()], [b"", TimeoutError()]],
+    ids=["FIN", "FIN at once", "FIN later", "RST", "timeout"],
+)
+def test_a_client_that_leaves_inside_its_body_is_gone(
+    read: Callable[[RequestBody], object], pieces: list[bytes | Exception]
+) -> None:
+    with pytest.raises(ClientGone):
+        read(sized(5, *pieces))
+
+
+def test_a_client_that_is_gone_is_no_exception_that_an_application_would_handle() -> None:
+    assert not issubclass(ClientGone, Exception)
+
+
+@pytest.mark.parametrize("read", READERS, ids=["read", "readline", "readlines", "pieces"])
+def test_a_malformed_body_is_refused_when_it_is_read(read: Callable[[RequestBody], object]) -> None:
+    with pytest.raises(WireError):
+        read(body(CHUNKED, b"3\r\nabc\r\n", b"3 \r\nabc\r\n"))
+
+
+def test_a_malformed_body_that_came_with_the_head_is_refused_before_anyone_sees_it() -> None:
+    with pytest.raises(WireError):
+        body(CHUNKED, b"3\r\nabc\r\nx")
+
+
+def test_trailers_are_known_at_the_end() -> None:
+    found = body(CHUNKED, b"1\r\na\r\n", b"0\r\nX: y\r\n\r\n")
+    assert found.trailers == []
+    found.read()
+    assert [(field.name, field.value) for field in found.trailers] == [("X", "y")]
+
+
+# -- wsgi.input, PEP 3333
+
+
+CALLS = st.lists(st.tuples(st.sampled_from(["read", "readline"]), st.integers(-1, 12)), max_size=12)
+
+
+@wire.unhurried
+@given(st.lists(st.binary(max_size=12) | st.just(b"a\nb\n"), max_size=8), CALLS, st.booleans())
+def test_a_body_reads_like_a_file(
+    pieces: list[bytes], calls: list[tuple[str, int]], chunked: bool
+) -> None:
+    content = b"".join(pieces)
+    file = io.BytesIO(content)
+    if chunked:
+        arriving = [chunk(piece) for piece in pieces if piece] + [last_chunk()]
+        found = body(CHUNKED, *arriving)
+    else:
+        arriving = [piece for piece in pieces if piece]
+        found = sized(len(content), *arriving)
+    for method, size in calls:
+        assert getattr(found, method)(size) == getattr(file, method)(size)
+    assert found.readlines() == file.readlines()
+
+
+@wire.unhurried
+@given(wire.bodies, st.data())
+def test_a_body_is_the_same_however_it_arrives(parts: list[bytes], data: st.DataObject) -> None:
+    coded = b"".join(map(chunk, parts)) + last_chunk() + NEXT
+    found = body(CHUNKED, b"", *wire.split(data.draw, coded))
+    assert b"".join(found.pieces()) == b"".join(parts)
+    assert NEXT.startswith(found.rest)
