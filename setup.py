@@ -38,6 +38,8 @@ setup(
         "gevent-websocket>=0.10.1",
         "gunicorn>=26.0",
         "msgspec>=0.18",
+        # gunicorn's gevent worker imports it without requiring it.
+        "packaging>=20",
         "prometheus-client>=0.20",
         "statsd>=4.0",
         "urllib3>=2.6",
