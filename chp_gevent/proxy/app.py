@@ -32,10 +32,11 @@ from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.connection import ClientConnection, StartResponse
 from chp_gevent.proxy.errors import ErrorPages
-from chp_gevent.proxy.exchange import Exchange
+from chp_gevent.proxy.exchange import Exchange, may_retry
+from chp_gevent.proxy.headers import AnswerFields, Peer
 from chp_gevent.proxy.target import Target, joined_path, origin_form, without_prefix
 from chp_gevent.proxy.upstream import TargetError, Upstream
-from chp_gevent.proxy.wire import RequestHead, ResponseHead, serialise_head
+from chp_gevent.proxy.wire import RequestHead, ResponseHead, serialise_fields
 from chp_gevent.proxy.wsgi_client import client_from_environ
 from chp_gevent.routing.paths import MalformedPath, request_path
 from chp_gevent.routing.table import Route, RouteTable
@@ -45,8 +46,8 @@ log = logging.getLogger("chp_gevent.proxy")
 HEALTH_PATH = "/_chp_healthz"
 _HEALTH = b'{"status":"OK"}'
 
-# RFC 9110, 9.2.1: may be sent again when a reused connection turns out to be stale.
-_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+# Different clients and targets that the outgoing form of a header section is kept for.
+_MAX_MEMO = 64
 
 Handover = Callable[[ClientConnection, Any, bytes, ResponseHead, Route], None]
 
@@ -78,6 +79,7 @@ class ProxyApplication:
         self._errors = ErrorPages(options, upstream)
         self._on_upgrade = on_upgrade
         self._custom = {name.lower(): (name, value) for name, value in options.custom_headers}
+        self._debug = log.isEnabledFor(logging.DEBUG)
         self._rewrites_location = options.auto_rewrite or options.protocol_rewrite is not None
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -130,18 +132,18 @@ class ProxyApplication:
         """
         target, pool = self._upstream.target(route.target)
         request = self._request(client, route, target, websocket)
-        if log.isEnabledFor(logging.DEBUG):
+        if self._debug:
             kind = "WS" if websocket else "WEB"
             log.debug("PROXY %s %s to %s", kind, _logged(client.head), route.target)
         timeout = None if websocket else self._options.proxy_timeout
         while True:
-            exchange = Exchange(client, pool, timeout, self._counter(route), self._count_download)
+            on_upload = self._counter(route) if client.head.has_body else None
+            exchange = Exchange(client, pool, timeout, on_upload, self._count_download)
             try:
                 return exchange, exchange.request(request)
             except TargetError as error:
-                head = client.head
                 stale = exchange.on_reused_connection and not error.answered
-                if not stale or head.has_body or head.method not in _SAFE_METHODS:
+                if not stale or not may_retry(client.head):
                     raise
                 pool.close_idle(float("inf"))
 
@@ -150,20 +152,48 @@ class ProxyApplication:
     ) -> bytes:
         """Return the head of the request as the target gets it."""
         head = client.head
+        asked = head.target if head.target.startswith("/") else origin_form(head.target)
+        if not self._options.include_prefix:
+            asked = without_prefix(asked, self._path_prefix(route))
+        if self._options.prepend_path:
+            asked = joined_path(target.path, asked)
+        line = f"{head.method} {asked} HTTP/1.1\r\n".encode("latin-1")
+        # Derived from the header section alone (and who sent it where): remembered with it.
+        memo = head.section.memo
+        key = (client.peer, websocket, target.origin)
+        fields = memo.get(key)
+        if fields is None:
+            fields = self._request_fields(head, client.peer, target, websocket)
+            if len(memo) >= _MAX_MEMO:
+                memo.clear()
+            memo[key] = fields
+        return line + fields
+
+    def _path_prefix(self, route: Route) -> str:
+        if self._options.host_routing:
+            return "/" + route.prefix.partition("/")[2].partition("/")[2]
+        return route.prefix
+
+    def _request_fields(
+        self, head: RequestHead, peer: Peer, target: Target, websocket: bool
+    ) -> bytes:
+        """Return the header section of the request as the target gets it."""
         options = self._options
         hosts = head.noted.get("host")
-        host = hosts[0] if hosts else ""
         forwarded = None
         if options.x_forward:
+            host = hosts[0] if hosts else ""
             forwarded = header_fields.forwarded_headers(
-                head.fields, client.peer, host, websocket=websocket
+                head.fields, peer, host, websocket=websocket
             )
-        fields = header_fields.request_headers(head.fields, head.connection_options, forwarded)
+        fields = header_fields.request_headers(
+            head.fields, head.connection_options, forwarded, trusted=peer.trusted
+        )
         if websocket:
             fields += (("Connection", "Upgrade"), ("Upgrade", "websocket"))
         elif head.chunked:
             fields.append(("Transfer-Encoding", "chunked"))
-        if "te" in head.noted and any("trailers" in te.lower() for te in head.noted["te"]):
+        if any("trailers" in value.lower() for value in head.noted.get("te", ())):
             fields.append(("TE", "trailers"))
         if options.change_origin:
             fields = header_fields.replaced(fields, {"host": ("Host", target.origin)})
@@ -171,15 +201,7 @@ class ProxyApplication:
             fields.insert(0, ("Host", target.origin))
         if self._custom:
             fields = header_fields.replaced(fields, self._custom)
-        asked = head.target if head.target.startswith("/") else origin_form(head.target)
-        if not options.include_prefix:
-            prefix = route.prefix
-            if options.host_routing:
-                prefix = "/" + prefix.partition("/")[2].partition("/")[2]
-            asked = without_prefix(asked, prefix)
-        if options.prepend_path:
-            asked = joined_path(target.path, asked)
-        return serialise_head(f"{head.method} {asked} HTTP/1.1", fields)
+        return serialise_fields(fields) + b"\r\n"
 
     # -- and back
 
@@ -194,10 +216,13 @@ class ProxyApplication:
         """Pass a response on, piece by piece as it comes."""
         status = response.status
         self._row[STATUS + status] += 1
-        headers = header_fields.response_headers(response.fields, response.connection_options)
+        answer = self._answer_fields(response)
         if self._rewrites_location and header_fields.rewrites_location(status):
-            headers = self._with_location(headers, client.head, route)
-        start_response(f"{status} {response.reason}", headers)
+            fields = self._with_location(answer.fields, client.head, route)
+        else:
+            client.prepared = answer
+            fields = list(answer.fields)
+        start_response(f"{status} {response.reason}", fields)
         body = exchange.response(response)
         if status >= 300:
             return body
@@ -205,6 +230,19 @@ class ProxyApplication:
         if isinstance(body, list):
             return body
         return self._touching(body, route, client.head)
+
+    @staticmethod
+    def _answer_fields(response: ResponseHead) -> AnswerFields:
+        """Return the fields that go on to the client; remembered with their section."""
+        section = response.section
+        answer: AnswerFields | None = section.memo.get("answer")
+        if answer is None or response.fields is not section.fields:
+            answer = AnswerFields(
+                header_fields.response_headers(response.fields, response.connection_options)
+            )
+            if response.fields is section.fields:
+                section.memo["answer"] = answer
+        return answer
 
     def _touching(self, body: Iterable[bytes], route: Route, head: RequestHead) -> Iterable[bytes]:
         """Yield a body, noting activity on its route for each piece."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from email.utils import formatdate
 from enum import Enum
 from http.client import responses as REASONS
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from gevent import getcurrent
 
 from chp_gevent.proxy.body import ClientGone, RequestBody
-from chp_gevent.proxy.headers import Headers, Peer, response_headers
+from chp_gevent.proxy.headers import AnswerFields, Headers, Peer, response_headers
 from chp_gevent.proxy.stream import Stream
 from chp_gevent.proxy.wire import (
     HEAD_END,
@@ -28,6 +27,7 @@ from chp_gevent.proxy.wire import (
     head_too_large,
     last_chunk,
     parse_request_head,
+    serialise_fields,
     serialise_head,
 )
 
@@ -63,6 +63,8 @@ class ClientConnection:
         head: the request being answered.
         body: its body.
         peer: who the client is.
+        prepared: the fields of the answer in the form they are sent, if the application has
+            them so; used if they are those that it starts its answer with.
         response_trailers: trailer fields to end a chunked answer with.
         deadline: monotonic time at which the client is given up.
         target_deadline: monotonic time at which the target is given up.
@@ -82,6 +84,7 @@ class ClientConnection:
         "deadline",
         "head",
         "peer",
+        "prepared",
         "response_trailers",
         "stream",
         "switched",
@@ -99,6 +102,7 @@ class ClientConnection:
         self.deadline = NEVER
         self.target_deadline = NEVER
         self.response_trailers: Headers = []
+        self.prepared: AnswerFields | None = None
         self.switched: Callable[[], None] | None = None
         self._target_error: BaseException | None = None
         self._server = server
@@ -134,11 +138,11 @@ class ClientConnection:
 
     def _finish(self) -> None:
         self.deadline = self.target_deadline = NEVER
-        self._server.forget(self)
         if self.switched is not None:
             self.switched()
         else:
             self.stream.close()
+        self._server.forget(self)
 
     def _await_request(self) -> bool:
         """Wait for the first bytes of the next request; False when there will be none."""
@@ -151,10 +155,12 @@ class ClientConnection:
 
     def _serve_request(self) -> bool:
         """Receive one request and answer it; return whether another may follow."""
+        self._status = ""
         if not self._receive_head():
             return False
         self._state = _State.BUSY
         self.response_trailers = []
+        self.prepared = None
         self._close = not self.head.keep_alive
         client_timeout = self._server.client_timeout
         self.deadline = NEVER if client_timeout is None else time.monotonic() + client_timeout
@@ -236,7 +242,7 @@ class ClientConnection:
         if exc_info and self._status == "sent":
             raise exc_info[1].with_traceback(exc_info[2])
         self._status = status
-        self._headers = list(headers)
+        self._headers = headers
         return self._refuse_write
 
     @staticmethod
@@ -276,30 +282,29 @@ class ClientConnection:
         """Return the head of the answer, whether it is chunked, and the body's length."""
         head = self.head
         status = self._status
-        headers = self._headers
         self._status = "sent"
-        length: float | None = None
-        dated = False
-        for name, value in headers:
-            lower = name.lower()
-            if lower == "content-length":
-                length = int(value)
-            elif lower == "date":
-                dated = True
+        fields = self.prepared
+        # Tuples of the same identity: comparing costs nothing, and middleware may have its say.
+        if fields is None or fields.fields != self._headers:
+            fields = AnswerFields(self._headers)
+        length: float | None = fields.content_length
         bodiless = head.method == "HEAD" or status[:3] in ("204", "304")
         chunked = length is None and not bodiless and not head.http_1_0
         if length is None and not bodiless and head.http_1_0:
             self._close = True
         if self._server.draining or not self.body.complete:
             self._close = True
-        if not dated:
-            headers.append(("Date", self._server.date()))
-        headers.append(("Connection", "close" if self._close else "keep-alive"))
-        if chunked:
-            headers.append(("Transfer-Encoding", "chunked"))
         if bodiless:
             length = 0
-        block = serialise_head(f"HTTP/1.1 {status}", headers)
+        block = b"".join(
+            (
+                f"HTTP/1.1 {status}\r\n".encode("latin-1"),
+                fields.block,
+                b"" if fields.dated else self._server.date_line,
+                b"Connection: close\r\n" if self._close else b"Connection: keep-alive\r\n",
+                b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n",
+            )
+        )
         return block, chunked, NEVER if length is None else length
 
     def inform(self, interim: ResponseHead) -> None:
@@ -330,13 +335,13 @@ class ClientConnection:
         headers = [
             ("Content-Type", "text/plain"),
             ("Content-Length", str(len(body))),
-            ("Date", self._server.date()),
             ("Connection", "close"),
         ]
+        head = f"HTTP/1.1 {error.status} {reason}\r\n".encode("latin-1")
+        head += self._server.date_line + serialise_fields(headers) + b"\r\n"
         try:
             if self._status != "sent":
-                self.stream.write(serialise_head(f"HTTP/1.1 {error.status} {reason}", headers))
-                self.stream.write(body)
+                self.stream.write(head + body)
                 self._linger()
             else:
                 self.stream.reset()
@@ -407,8 +412,3 @@ class ClientConnection:
         """Close the connection within a second if it is idle (the worker is stopping)."""
         if self._state is _State.IDLE:
             self.deadline = min(self.deadline, now + 1.0)
-
-
-def http_date() -> str:
-    """Return the current time as in a Date header."""
-    return formatdate(usegmt=True)

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from chp_gevent.proxy.wire import Field
+from chp_gevent.proxy.wire import Field, serialise_fields
 
 Headers = list[tuple[str, str]]
 
@@ -191,6 +191,31 @@ def response_headers(fields: Iterable[Field], named: frozenset[str]) -> Headers:
 def trailer_headers(fields: Iterable[Field]) -> Headers:
     """Return the trailer fields that go on, in either direction."""
     return [(name, value) for name, value, lower, _ in fields if lower not in _NOT_IN_TRAILERS]
+
+
+class AnswerFields:
+    """The header fields of an answer, and what a server has to know of them.
+
+    Attributes:
+        fields: the fields; not to be changed.
+        block: the same as they are sent.
+        content_length: what ``Content-Length`` says in bytes, None if there is none.
+        dated: whether there is a ``Date``.
+    """
+
+    __slots__ = ("block", "content_length", "dated", "fields")
+
+    def __init__(self, fields: Headers) -> None:
+        self.fields = fields
+        self.block = serialise_fields(fields)
+        self.content_length: int | None = None
+        self.dated = False
+        for name, value in fields:
+            lower = name.lower()
+            if lower == "content-length":
+                self.content_length = int(value)
+            elif lower == "date":
+                self.dated = True
 
 
 def rewrites_location(status: int) -> bool:

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
 from typing import Any
 
 import gevent
@@ -22,7 +23,7 @@ from chp_gevent.channel.segment import OPEN_CONNECTIONS, STATUS
 from chp_gevent.options import Options
 from chp_gevent.proxy import stream as streams
 from chp_gevent.proxy.acceptor import Acceptor
-from chp_gevent.proxy.connection import ClientConnection, http_date
+from chp_gevent.proxy.connection import ClientConnection
 from chp_gevent.proxy.headers import Peer, is_trusted
 from chp_gevent.proxy.wire import WireError
 from chp_gevent.tls import describe_failure, server_context
@@ -42,6 +43,7 @@ class HTTPServer:
     shut down here.
 
     Attributes:
+        date_line: the Date header line of now, made once a sweep.
         draining: set once no request after the current one is welcome on a connection.
         tunnels: open tunnels; whoever starts one adds it, and removes it at its end.
     """
@@ -66,7 +68,7 @@ class HTTPServer:
         self._connections: set[ClientConnection] = set()
         self._max_connections = min(options.worker_connections, _room_for_connections())
         self._tls = server_context(options.tls) if options.tls is not None else None
-        self._date = ""
+        self.date_line = b""
         self._base_environ = _base_environ(options)
         self._acceptor = Acceptor(sockets, self._accepted, self._hub.loop, row, others)
         interval = _sweep_interval(options)
@@ -162,10 +164,6 @@ class HTTPServer:
 
     # -- what connections need
 
-    def date(self) -> str:
-        """Return the Date header of now, made once a sweep."""
-        return self._date
-
     def on_refused(self, peer: Peer, error: WireError) -> None:
         """Take note of a request that was refused before it got to the application."""
         self._row[STATUS + error.status] += 1
@@ -179,7 +177,7 @@ class HTTPServer:
         log.debug("traceback of that error", exc_info=error)
 
     def _sweep(self) -> None:
-        self._date = http_date()
+        self.date_line = f"Date: {formatdate(usegmt=True)}\r\n".encode()
         now = time.monotonic()
         for connection in list(self._connections):
             connection.check(now)

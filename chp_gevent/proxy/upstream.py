@@ -240,9 +240,16 @@ class _PoolMixin:
     QueueCls: Any = _IdleConnections
     pool: Any
 
-    def acquire(self) -> TargetConnection:
-        """Return an idle connection, or a new one that connects on its first use."""
-        connection: TargetConnection = self._get_conn()  # type: ignore[attr-defined]
+    def acquire(self, *, looking: bool = True) -> TargetConnection:
+        """Return an idle connection, or a new one that connects on its first use.
+
+        ``looking``: first look whether an idle one still is connected.
+        """
+        idle = self.pool.connections
+        if idle and not looking:
+            connection: TargetConnection = idle.pop()
+        else:
+            connection = self._get_conn()  # type: ignore[attr-defined]
         stream = connection.stream
         if stream is not None:
             stream.on_unread = None

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from chp_gevent.proxy.headers import Headers, Peer
-from chp_gevent.proxy.wire import Field, RequestHead, ResponseHead
+from chp_gevent.proxy.headers import AnswerFields, Headers, Peer
+from chp_gevent.proxy.wire import Field, HeaderSection, RequestHead, ResponseHead
 
 
 class WSGIBody:
@@ -52,6 +52,7 @@ class WSGIClient:
         self.body = body
         self.peer = peer
         self.response_trailers: Headers = []
+        self.prepared: AnswerFields | None = None
 
     def inform(self, interim: ResponseHead) -> None:
         """Drop an interim response: WSGI has no way for it."""
@@ -77,15 +78,10 @@ def client_from_environ(environ: dict[str, Any]) -> WSGIClient:
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     target = quote(path.encode("latin-1")) + (f"?{query}" if query else "")
     head = RequestHead(
-        method=environ["REQUEST_METHOD"],
-        target=environ.get("RAW_URI") or target,
-        http_1_0=environ.get("SERVER_PROTOCOL") == "HTTP/1.0",
-        fields=fields,
-        noted=noted,
-        content_length=length,
-        chunked=False,
-        keep_alive=True,
-        connection_options=frozenset(),
+        environ["REQUEST_METHOD"],
+        environ.get("RAW_URI") or target,
+        environ.get("SERVER_PROTOCOL") == "HTTP/1.0",
+        HeaderSection(fields, noted, length, chunked=False),
     )
     secure = environ.get("wsgi.url_scheme") == "https"
     peer = Peer(environ.get("REMOTE_ADDR", ""), secure, trusted=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.server import Proxy, free_ports
-from tests.peers import Exchange, RawClient, RawTarget, get, response, wait_until
+from tests.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
 from tests.peers.upgrades import KEY, SWITCHING, echo, receive, switched, switched_client, upgrade
 
 AddRoute = Callable[[str], str]
@@ -125,8 +125,7 @@ def test_a_target_that_dies_before_it_answers_is_a_503(proxy: Proxy, add_route: 
 def test_a_client_that_leaves_before_the_101_frees_the_target(
     proxy: Proxy, add_route: AddRoute, leave: Callable[[RawClient], None]
 ) -> None:
-    never = threading.Event()
-    with RawTarget(lambda exchange: exchange.stall(never) and None) as target:
+    with RawTarget(stalled(threading.Event())) as target:
         client = proxy.client()
         client.send(upgrade(add_route(target.url)))
         target.wait_for_requests(1)

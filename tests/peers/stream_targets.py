@@ -39,11 +39,12 @@ class SseTarget(LoopbackServer):
         """Send the head of the stream and keep it open until the other side goes."""
         source = ByteSource(connection, remember=False)
         messages.read_head(source)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-        connection.sendall(self.GREETING)
         with self._lock:
+            # First of all: whoever has read the greeting gets every event.
             self._listeners.append(connection)
         try:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+            connection.sendall(self.GREETING)
             source.at_end()
         finally:
             with self._lock:

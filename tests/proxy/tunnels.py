@@ -161,8 +161,7 @@ def connection(
 
 def in_thread(function: Callable[..., T], *arguments: object, timeout: float = 60.0) -> T:
     """Call a blocking function in a thread while the event loop runs."""
-    outcome: T = get_hub().threadpool.spawn(function, *arguments).get(timeout=timeout)
-    return outcome
+    return get_hub().threadpool.spawn(function, *arguments).get(timeout=timeout)  # type: ignore[return-value]
 
 
 def in_background(function: Callable[[], Any]) -> Any:
