@@ -59,7 +59,7 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         "graceful_timeout": math.ceil(options.drain_timeout) + 1,
         "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
         "logger_class": "chp_gevent.logs.ProxyLogger",
-        "loglevel": {"warn": "warning"}.get(options.log_level, options.log_level),
+        "loglevel": options.log_level,
         "errorlog": "-",
         # gunicorn would put a socket for its own command line under the user's home.
         "control_socket_disable": True,

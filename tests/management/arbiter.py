@@ -129,12 +129,10 @@ def _say(**event: Any) -> None:
 def _run(options: Options, log_path: str) -> None:
     from chp_gevent.channel.journal import Journal
     from chp_gevent.channel.segment import Segment
-    from chp_gevent.logs import LineFormatter
+    from chp_gevent.logs import LineHandler
 
-    handler = logging.StreamHandler(open(log_path, "a", encoding="utf-8"))  # noqa: SIM115
-    handler.setFormatter(LineFormatter())
     log = logging.getLogger("chp_gevent")
-    log.addHandler(handler)
+    log.addHandler(LineHandler(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)))
     log.setLevel(options.log_level.upper())
     sockets = {
         name: [socket.create_server(("127.0.0.1", 0), backlog=128)]

@@ -12,7 +12,7 @@ import pytest
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.publisher import Publisher
 from chp_gevent.channel.segment import Segment
-from chp_gevent.logs import LineFormatter
+from chp_gevent.logs import LineHandler
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.routes import Routes
@@ -21,16 +21,16 @@ from tests.management.calls import Call, WsgiAnswer, call_wsgi
 ROWS = 4
 
 
-class Lines(logging.Handler):
+class Lines(LineHandler):
     """Keeps what is logged, as the server would print it, without the time."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(LineFormatter())
+        super().__init__(-1)
         self.lines: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record).split("[ConfigProxy] ", 1)[1])
+    def handle(self, record: logging.LogRecord) -> bool:
+        self.lines.append(self.line(record).split("[ConfigProxy] ", 1)[1])
+        return True
 
 
 @pytest.fixture
