@@ -1,0 +1,207 @@
+"""docs/benchmarks.md: tables of the medians, the machine, the versions, the commands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchlib.definitions import Case, Row
+from benchlib.proxies import Contender
+from benchlib.runner import Results
+
+BEGIN = "<!-- bench:begin (written by scripts/bench; edit outside of these marks) -->"
+END = "<!-- bench:end -->"
+MISSING = "–"
+PROSE_AROUND = "# Benchmarks\n\n{begin}\n{end}\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the benchmark, with what a reader needs to judge and repeat it."""
+
+    cases: Sequence[Case]
+    contenders: Sequence[Contender]
+    results: Results
+    rounds: int
+    command: str
+    machine: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all cases, in order."""
+        return [row for case in self.cases for row in case.rows]
+
+
+def number(value: float) -> str:
+    """Three significant figures, with thousands separated."""
+    if value >= 100:
+        digits = max(0, len(str(int(value))) - 3)
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def render(run: Run) -> str:
+    """Everything between the marks."""
+    return "\n".join(
+        [
+            *_preamble(run),
+            *_cpu(run),
+            *_ratios(run),
+            *_throughput(run),
+            *_latency(run),
+            *_memory(run),
+            *_remarks(run),
+            *_failures(run),
+        ]
+    )
+
+
+def write(run: Run, folder: Path) -> Path:
+    """Replace the measured part of ``benchmarks.md`` in a folder; keep the prose around it."""
+    page = folder / "benchmarks.md"
+    text = page.read_text("utf-8") if page.exists() else ""
+    if BEGIN not in text or END not in text:
+        text += PROSE_AROUND.format(begin=BEGIN, end=END)
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n\n{render(run)}\n\n{END}{after}", "utf-8")
+    return page
+
+
+def _preamble(run: Run) -> list[str]:
+    day = time.strftime("%Y-%m-%d")
+    minutes = run.results.seconds / 60
+    times = f"{run.rounds} round{'s' * (run.rounds != 1)}"
+    lines = [
+        f"Measured on {day} with `{run.command}`: {times}, the contenders in turn within each "
+        f"case, medians shown; {minutes:.0f} minutes.",
+        "",
+        "![CPU time per unit of work](benchmarks.svg)",
+        "",
+        "| | |",
+        "| --- | --- |",
+    ]
+    lines += [f"| {name} | {text} |" for name, text in {**run.machine, **run.versions}.items()]
+    return [*lines, ""]
+
+
+def _table(run: Run, heading: str, cell: Callable[[Row, str], str], note: str = "") -> list[str]:
+    """A section with a line for each row that has a figure."""
+    names = [contender.name for contender in run.contenders]
+    titles = " | ".join(contender.title for contender in run.contenders)
+    lines = []
+    for row in run.rows:
+        cells = [cell(row, name) for name in names]
+        if any(text != MISSING for text in cells):
+            lines.append(f"| {row.title} | {' | '.join(cells)} |")
+    if not lines:
+        return []
+    head = [f"## {heading}", "", *([note, ""] if note else [])]
+    return [*head, f"| | {titles} |", f"| --- |{' ---: |' * len(names)}", *lines, ""]
+
+
+def _cpu(run: Run) -> list[str]:
+    def cell(row: Row, name: str) -> str:
+        values = sorted(run.results.values(row.key, name, "cpu_us"))
+        middle = run.results.value(row.key, name, "cpu_us")
+        if middle is None:
+            return MISSING
+        spread = f" ({number(values[0])}-{number(values[-1])})" if len(values) > 1 else ""
+        return f"**{number(middle)}**{spread}"
+
+    note = (
+        "Microseconds of CPU, user and system, of the proxy's whole process tree for one unit of "
+        "work (request, upload, message, API call); in parentheses the lowest and highest round."
+    )
+    return _table(run, "CPU per unit of work", cell, note)
+
+
+def _ratios(run: Run) -> list[str]:
+    ours = "ours"
+    if ours not in [contender.name for contender in run.contenders]:
+        return []
+
+    def cell(row: Row, name: str) -> str:
+        figure = "memory" if row.key == "idle" else "cpu_us"
+        mine = run.results.value(row.key, ours, figure)
+        theirs = run.results.value(row.key, name, figure)
+        if name == ours or not mine or not theirs:
+            return MISSING
+        return f"{mine / theirs:.2f}"
+
+    note = (
+        "Ours divided by theirs (below 1: ours needs less); CPU, and memory for the idle tunnels."
+    )
+    return _table(run, "Ratios", cell, note)
+
+
+def _throughput(run: Run) -> list[str]:
+    def cell(row: Row, name: str) -> str:
+        value = run.results.value(row.key, name, "per_second")
+        return MISSING if value is None else number(value)
+
+    note = (
+        "Units a second with the load generator and the target on the same cores: good for a "
+        "comparison within this table, not for more."
+    )
+    return _table(run, "Throughput", cell, note)
+
+
+def _latency(run: Run) -> list[str]:
+    def cell(row: Row, name: str) -> str:
+        middle = run.results.value(row.key, name, "p50_ms")
+        high = run.results.value(row.key, name, "p99_ms")
+        if middle is None or high is None:
+            return MISSING
+        return f"{number(middle)} / {number(high)}"
+
+    return _table(
+        run, "Latency", cell, "Milliseconds at full load, p50 / p99, waiting in line included."
+    )
+
+
+def _memory(run: Run) -> list[str]:
+    def cell(row: Row, name: str) -> str:
+        value = run.results.value(row.key, name, "memory")
+        if value is None:
+            return MISSING
+        return (
+            f"{number(value / 1024)} KiB each" if row.key == "idle" else f"{value / 2**20:.0f} MB"
+        )
+
+    note = (
+        "Resident memory of the whole process tree after the work (PSS: pages shared within the "
+        "tree count once); for idle tunnels the growth divided by their number. Memory that the "
+        "kernel keeps for sockets is in none of these."
+    )
+    return _table(run, "Memory", cell, note)
+
+
+def _remarks(run: Run) -> list[str]:
+    """The further figures of single rows, from the last round."""
+    lines = []
+    for row in run.rows:
+        for contender in run.contenders:
+            entries = run.results.measured.get((row.key, contender.name), [])
+            if not entries:
+                continue
+            last = entries[-1]
+            words = [f"{name} {value}" for name, value in last.extra.items()]
+            words += [last.note] if last.note else []
+            if words:
+                lines.append(f"- {row.title}, {contender.title}: {'; '.join(words)}.")
+    return ["## Details", "", *lines, ""] if lines else []
+
+
+def _failures(run: Run) -> list[str]:
+    if not run.results.failed:
+        return []
+    titles = {contender.name: contender.title for contender in run.contenders}
+    lines = [
+        f"- {titles[name]}, case `{case}`: {reason}"
+        for (case, name), reason in run.results.failed.items()
+    ]
+    return ["## Not measured", "", *lines, ""]

@@ -1,0 +1,1 @@
+"""Comparing what clients and targets see of this server and of configurable-http-proxy."""
