@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.segment import Segment
+from chp_gevent.channel.segment import HEARTBEAT, Segment
 from chp_gevent.options import Options
 from chp_gevent.signals import held_stop_signals, stop_by_default
 
@@ -23,6 +23,11 @@ log = logging.getLogger("chp_gevent.server")
 # up to this many seconds; one that was ready, at once.
 _LONGEST_PAUSE = 30.0
 _FIRST_PAUSE = 0.25
+
+# A process without a heartbeat for so many seconds hangs; it beats once a second. Before it
+# is ended, it is watched for some more.
+_HANGING_AFTER = 20.0
+_SUSPECTED_FOR = 2.0
 
 # Seconds for API calls in flight when the server stops.
 _STOP_TIMEOUT = 7.0
@@ -61,6 +66,7 @@ class ManagementSupervisor:
         self._not_before = 0.0
         self._stopping = False
         self._ended_well = False
+        self._suspected_at: float | None = None
 
     def start(self) -> None:
         """Fork the management process."""
@@ -72,6 +78,7 @@ class ManagementSupervisor:
                 self._run_child(ready_write)
         os.close(ready_write)
         self.pid = pid
+        self._segment.words[HEARTBEAT] = int(time.monotonic() * 1000)
         self._ready_fd = ready_read
         self._was_ready = False
 
@@ -126,12 +133,28 @@ class ManagementSupervisor:
             self._failures = 0
 
     def supervise(self) -> None:
-        """Restart the process if it has died; called often, from the arbiter's loop."""
+        """Restart the process if it has died or hangs; called often, from the arbiter's loop."""
+        if self._was_ready and not self._stopping:
+            self._end_if_hanging()
         if self.pid is not None and self._has_died(self.pid):
             self._note_death()
         if self.pid is None and not self._stopping and time.monotonic() >= self._not_before:
             self.restarts += 1
             self.start()
+
+    def _end_if_hanging(self) -> None:
+        now = time.monotonic()
+        silent = now - self._segment.words[HEARTBEAT] / 1000
+        if self.pid is None or silent < _HANGING_AFTER:
+            self._suspected_at = None
+        elif self._suspected_at is None:
+            # If all of us had been stopped, it gets the time to show that it goes on.
+            self._suspected_at = now
+        elif now - self._suspected_at > _SUSPECTED_FOR:
+            log.error("management process (pid %s) hangs since %.0f s; ending it", self.pid, silent)
+            self._suspected_at = None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def _has_died(self, pid: int) -> bool:
         self._look_whether_ready()

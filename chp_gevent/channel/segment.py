@@ -35,6 +35,8 @@ HEADER_WORDS: Final = (
     "end_1",
     # The lowest activity slot that no route has had yet.
     "fresh_slot",
+    # When the management process was last seen at work: monotonic clock, milliseconds.
+    "heartbeat",
 )
 GENERATION: Final = HEADER_WORDS.index("generation")
 EPOCH: Final = HEADER_WORDS.index("epoch")
@@ -43,6 +45,7 @@ BASE_GENERATION: Final = HEADER_WORDS.index("base_generation_0")
 BASE_OFFSET: Final = HEADER_WORDS.index("base_offset_0")
 END: Final = HEADER_WORDS.index("end_0")
 FRESH_SLOT: Final = HEADER_WORDS.index("fresh_slot")
+HEARTBEAT: Final = HEADER_WORDS.index("heartbeat")
 
 ROW_WORDS: Final = (
     # Counters: they only grow, also when a new worker continues the row of a dead one.

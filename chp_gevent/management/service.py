@@ -17,7 +17,7 @@ import gevent
 from gevent.event import Event
 
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
-from chp_gevent.channel.segment import OPEN_CONNECTIONS, STARTS, STATUS
+from chp_gevent.channel.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS, STATUS
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.http_server import HttpServer
@@ -188,6 +188,7 @@ class ManagementService:
     def _tick(self) -> None:
         if os.getppid() != self._context.parent_pid:
             leave(os.EX_OK)
+        self._segment.words[HEARTBEAT] = int(time.monotonic() * 1000)
         for server in self._servers:
             server.tick()
         self._row[OPEN_CONNECTIONS] = sum(server.open_connections for server in self._servers)

@@ -414,6 +414,10 @@ def parse_response_head(block: bytes, method: str) -> ResponseHead:
     http_1_0 = match[1] == "0"
     status = int(match[2])
     section = _parse_section(section_block, http_1_0, _response_sections)
+    if status == 101 and not (
+        "upgrade" in section.noted and "upgrade" in section.connection_options
+    ):
+        raise WireError("101 without an upgrade")
     head = ResponseHead(status, match[3] or "", http_1_0, section, block + HEAD_END)
     if method == "HEAD" or status < 200 or status == 204 or status == 304:
         head.content_length, head.chunked = 0, False
