@@ -113,7 +113,8 @@ class ProxyApplication:
             self._subscriber.catch_up()
         path = request_path(head.target)
         if self._options.host_routing:
-            path = f"/{_hostname(head)}{path}"
+            host = _hostname(head)
+            path = f"/{host}{path}" if host else "/"
         route = self._table.find(path)
         row = self._row
         row[FIND_TARGET_NS] += time.perf_counter_ns() - started
@@ -140,7 +141,7 @@ class ProxyApplication:
             on_upload = self._counter(route) if client.head.has_body else None
             exchange = Exchange(client, pool, timeout, on_upload, self._count_download)
             try:
-                return exchange, exchange.request(request)
+                return exchange, exchange.request(request, upgrade=websocket)
             except TargetError as error:
                 stale = exchange.on_reused_connection and not error.answered
                 if not stale or not may_retry(client.head):

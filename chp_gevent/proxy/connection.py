@@ -382,6 +382,8 @@ class ClientConnection:
         """Give the client or the target up if its time is over, or the client has left."""
         if now > self.deadline:
             self.deadline = NEVER
+            if self._state is _State.IDLE and self.stream.has_unread():
+                return  # just in time: the event is on its way
             if self._state is _State.HEAD:
                 self.abort(WireError("no complete request head in time", 408))
             else:

@@ -71,9 +71,10 @@ class Exchange:
 
     # -- there
 
-    def request(self, head: bytes) -> ResponseHead:
+    def request(self, head: bytes, *, upgrade: bool) -> ResponseHead:
         """Send the request and return the head of the response.
 
+        ``upgrade`` says whether the target may answer 101.
         A body that has not arrived completely is sent while the response is awaited.
         Raises ``TargetError``, ``WireError`` (the client's body is malformed) and
         ``ClientGone``; the exchange is over then.
@@ -83,16 +84,13 @@ class Exchange:
             self._expect_target()
             self._send(head)
             response = self._connection.read_response(client.head.method, self._on_interim)
-            if response.status == 101 and not self._asked_for_upgrade():
+            if response.status == 101 and not upgrade:
                 raise TargetError("malformed response: 101 without an upgrade", answered=True)
         except BaseException:
             self.abandon()
             raise
         self._stop_expecting()
         return response
-
-    def _asked_for_upgrade(self) -> bool:
-        return self._client.head.upgrade == "websocket"
 
     def _on_interim(self, response: ResponseHead) -> None:
         self._expect_target()

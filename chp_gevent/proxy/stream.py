@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import ssl
 import struct
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gevent import getcurrent
+from gevent.monkey import get_original
 
 READ = 1
 WRITE = 2
@@ -175,6 +177,12 @@ class Stream:
         self.pause()
         if self.on_unread is not None:
             self.on_unread()
+
+    def has_unread(self) -> bool:
+        """Whether something, or the end, has arrived that nobody has read yet."""
+        poller = get_original("select", "poll")()
+        poller.register(self.sock.fileno(), select.POLLIN)
+        return bool(poller.poll(0))
 
     def peer_has_finished(self) -> bool:
         """Whether the peer has closed behind data that we are not reading.

@@ -31,6 +31,7 @@ from chp_gevent.proxy.wire import (
     ResponseHead,
     WireError,
     body_decoder,
+    has_bare_line_feed,
     parse_response_head,
 )
 from chp_gevent.tls import client_context
@@ -184,6 +185,8 @@ class TargetConnection(HTTPConnection):
             on_interim(head)
 
     def _more_head(self, received: bytes) -> bytes:
+        if has_bare_line_feed(received):
+            raise TargetError("malformed response: bare line feed", answered=True)
         if len(received) > MAX_RESPONSE_HEAD:
             raise TargetError("malformed response: header section too large", answered=True)
         try:
@@ -320,6 +323,7 @@ class Upstream:
             "http+unix": UnixTargetPool,
         }
         self._targets: dict[str, tuple[Target, Any]] = {}
+        self._retired: dict[str, float] = {}
 
     def target(self, url: str) -> tuple[Target, Any]:
         """Return the parsed target of ``url`` and its pool. Raises ``TargetError``."""
@@ -341,28 +345,34 @@ class Upstream:
             found = self._targets[url] = (target, pool)
         return found
 
-    def forget(self, url: str) -> None:
-        """Close the idle connections to a target whose route is gone.
+    def retire(self, url: str) -> None:
+        """Take note that a route to a target is gone.
 
-        Those in use are closed when they come back. Another route to the same target just
-        opens a new pool.
+        Connections that are idle since then are closed by the next :meth:`close_idle`; those
+        that requests of other routes have used meanwhile are kept.
         """
-        found = self._targets.pop(url, None)
-        if found is not None:
-            target, pool = found
-            self._manager.pools.pop(_pool_key(target), None)  # type: ignore[call-overload]
-            pool.close()
+        if url in self._targets:
+            self._retired[url] = time.monotonic()
 
     def close_idle(self, now: float) -> None:
-        """Close connections that have been idle for ``IDLE_SECONDS``."""
+        """Close connections that nobody needs; called every second.
+
+        Those idle for ``IDLE_SECONDS``, and those idle since their route is gone.
+        """
         for url, (_, pool) in list(self._targets.items()):
-            if not pool.close_idle(now - IDLE_SECONDS):
-                self.forget(url)
+            if not pool.close_idle(self._retired.get(url, now - IDLE_SECONDS)):
+                self._forget(url)
+        self._retired.clear()
+
+    def _forget(self, url: str) -> None:
+        target, pool = self._targets.pop(url)
+        self._manager.pools.pop(_pool_key(target), None)  # type: ignore[call-overload]
+        pool.close()
 
     def close(self) -> None:
         """Close all idle connections."""
         for url in list(self._targets):
-            self.forget(url)
+            self._forget(url)
 
 
 def response_body(connection: TargetConnection, head: ResponseHead) -> tuple[BodyDecoder, bytes]:

@@ -59,11 +59,11 @@ class ProxyWorker(GeventWorker):
         row[STARTS] += 1
         self.upstream = upstream = Upstream(self.options.proxy)
 
-        def close_pool(route: Route) -> None:
-            upstream.forget(route.target)
+        def retire(route: Route) -> None:
+            upstream.retire(route.target)
 
         table = RouteTable()
-        self.subscriber = Subscriber(self.segment, self.journal, table, close_pool)
+        self.subscriber = Subscriber(self.segment, self.journal, table, retire)
         self.subscriber.catch_up()
         upgrades = Upgrades(self.segment, row)
         proxy = ProxyApplication(
@@ -96,7 +96,9 @@ class ProxyWorker(GeventWorker):
         while self.alive:
             self._beat()
             gevent.sleep(HEARTBEAT)
-        self.server.drain()
+        # From the hub, as everything that may start to serve a connection.
+        gevent.get_hub().loop.run_callback(self.server.drain)
+        gevent.sleep(0)
         for sock in self.sockets:
             sock.close()
         deadline = time.monotonic() + self.options.drain_timeout

@@ -101,7 +101,7 @@ class Bench:
                 fate="complete" if request.complete else "incomplete",
             )
             # CHP sends pipelined requests on at the same time: in what order is chance.
-            for request in sorted(self.target.requests, key=lambda request: request.target)
+            for request in sorted(self.target.requests, key=lambda request: request.start)
         ]
         for error in self.target.errors:
             requests.append(Message(f"nonsense: {self._named(str(error))}"))

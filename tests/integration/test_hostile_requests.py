@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -63,21 +64,22 @@ def test_there_are_enough_cases_and_none_twice() -> None:
     assert len({case.raw for case in CASES}) == len(CASES) >= 150
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.closed][::8], ids=lambda case: case.name)
+SHORT = [case for case in CASES if case.closed and len(case.raw) < 1000]
+
+
+@pytest.mark.parametrize("case", SHORT[::8], ids=lambda case: case.name)
 def test_a_refusal_is_the_same_when_the_request_comes_byte_by_byte(
     proxy: Proxy, target: RawTarget, case: Case
 ) -> None:
-    raw = case.raw[:2000]
-    if raw != case.raw:
-        pytest.skip("too long")
     with proxy.client() as client:
         with contextlib.suppress(ConnectionError):
-            for i in range(len(raw)):
-                client.send(raw[i : i + 1])
+            for i in range(len(case.raw)):
+                client.send(case.raw[i : i + 1])
         found = answers(client, len(case.statuses))
         assert tuple(answer.status for answer in found) == case.statuses
         client.assert_closed()
-    assert all(not request.complete for request in target.requests[case.seen.count(b"HTTP/1.1") :])
+    good = case.seen.count(b"HTTP/1.1")
+    assert not any(request.complete for request in target.requests[good:])
 
 
 # -- bodies that turn out malformed when their beginning is with the target already
@@ -126,13 +128,14 @@ def test_a_head_that_does_not_come_to_its_end_is_a_408(impatient: Proxy, part: b
 
 def test_a_head_that_comes_drop_by_drop_is_a_408(impatient: Proxy) -> None:
     with impatient.client() as client:
-        sent = 0
-        with contextlib.suppress(ConnectionError):
-            while not client.is_closed(wait=0.05) and sent < 100:
-                client.send(b"X" if sent else b"GET / HTTP/1.1\r\nX: ")
-                sent += 1
-        assert sent < 40
+        client.send("GET / HTTP/1.1\r\nX: ")
+        drops = 0
+        while not select.select([client.socket], [], [], 0.05)[0]:
+            client.send("X")
+            drops += 1
+        assert 1 < drops < 40
         assert client.read_response().status == 408
+        client.assert_closed()
 
 
 def test_a_slow_second_head_is_a_408_too(impatient: Proxy) -> None:
@@ -234,5 +237,5 @@ def test_half_a_request_never_passes_for_a_whole_one(
         target.wait_for_requests(1, complete=False)
     leave(client)
     target.wait_for_connections(0)
-    assert proxy.get("/mark", host="a").status == 200
+    assert proxy.get("/mark").status == 200
     assert [request.target for request in target.requests if request.complete] == ["/mark"]

@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,22 @@ def test_many_clients_at_once_over_all_workers(two_workers: Proxy) -> None:
                 "the worker of a connection",
             )
 
+    wait_for_both_workers(two_workers)
     with ThreadPoolExecutor(clients) as pool:
         served_by = set(pool.map(converse, range(clients)))
     assert len(served_by) == 2
+
+
+def wait_for_both_workers(proxy: Proxy) -> None:
+    """Wait until both workers accept connections; one of them is enough for being ready."""
+    seen: set[int] = set()
+    with ExitStack() as clients:
+
+        def both_serve() -> bool:
+            seen.add(proxy.worker_of(clients.enter_context(proxy.client())))
+            return len(seen) == 2
+
+        wait_until(both_serve, 10, "connections to both workers")
 
 
 NODE_CLIENT = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from chp_gevent.options import LimitOptions
@@ -494,6 +496,48 @@ def test_an_upgrade_has_no_body(protocol: str, framing: str, accepted: bool) -> 
             request(*lines)
 
 
+# -- sections that come again
+
+
+def test_a_header_section_that_was_fine_once_is_looked_at_again_where_other_rules_apply() -> None:
+    coded = "Transfer-Encoding: chunked"
+    for _ in range(2):
+        assert request(coded).chunked
+        with pytest.raises(WireError):
+            request(coded, line="POST / HTTP/1.0")
+        assert response("X: no host").fields
+        with pytest.raises(WireError):
+            request("X: no host", host=None)
+        assert request("X: no host", host=None, line="GET / HTTP/1.0").fields
+        assert request(line="GET http://a/ HTTP/1.1").target
+        with pytest.raises(WireError):
+            request(line="GET http://b/ HTTP/1.1")
+        assert request("Connection: upgrade", "Upgrade: x", line="GET / HTTP/1.1").upgrade == "x"
+        assert request("Connection: upgrade", "Upgrade: x", line="GET / HTTP/1.0").upgrade == ""
+
+
+def test_one_section_means_different_things_behind_different_status_lines() -> None:
+    for _ in range(2):
+        for status, expected in [(200, 5), (204, 0), (304, 0), (103, 0), (500, 5)]:
+            head = response("Content-Length: 5", line=f"HTTP/1.1 {status} X")
+            assert head.content_length == expected
+            assert len(head.fields) == (status not in (103, 204))
+        assert response("X: y", asked_with="HEAD").keep_alive
+        assert not response("X: y").keep_alive
+
+
+def test_what_is_remembered_of_strange_sections_is_little() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            lines = [f"{number:x}-{line:x}: y" for line in range(127)]
+            request(*lines)
+            response(*lines)
+        assert tracemalloc.get_traced_memory()[0] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
 # -- limits
 
 
@@ -618,7 +662,7 @@ def test_a_malformed_status_line_is_refused(line: str) -> None:
         (404, "HEAD", "Content-Length: 5", (0, False)),
         (100, "GET", "X: y", (0, False)),
         (103, "GET", "Content-Length: 5", (0, False)),
-        (101, "GET", "Content-Length: 5", (0, False)),
+        (101, "GET", "Content-Length: 5\r\nConnection: upgrade\r\nUpgrade: x", (0, False)),
         (204, "GET", "X: y", (0, False)),
         (204, "GET", "Content-Length: 5", (0, False)),
         (204, "GET", "Transfer-Encoding: chunked", (0, False)),
@@ -647,8 +691,29 @@ def test_a_length_is_dropped_where_none_may_be_and_kept_where_it_describes_anoth
 
 
 def test_a_response_keeps_its_head_as_it_came() -> None:
-    block = b"HTTP/1.1 101 Switching\r\nX:  y \r\nx: \xe9"
+    block = b"HTTP/1.1 101 X\r\nConnection:  Upgrade \r\nupgrade: a\r\nX: \xe9"
     assert parse_response_head(block, "GET").raw == block + HEAD_END
+
+
+@pytest.mark.parametrize(
+    ("lines", "accepted"),
+    [
+        (["Connection: upgrade", "Upgrade: websocket"], True),
+        (["Connection: Keep-Alive, Upgrade", "Upgrade: websocket"], True),
+        (["Connection: upgrade"], False),
+        (["Upgrade: websocket"], False),
+        (["Connection: close", "Upgrade: websocket"], False),
+        ([], False),
+    ],
+)
+def test_a_response_that_switches_protocols_says_so_in_its_header(
+    lines: list[str], accepted: bool
+) -> None:
+    if accepted:
+        assert response(*lines, line="HTTP/1.1 101 Switching Protocols").status == 101
+    else:
+        with pytest.raises(WireError):
+            response(*lines, line="HTTP/1.1 101 Switching Protocols")
 
 
 # -- writing

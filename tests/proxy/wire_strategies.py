@@ -48,7 +48,7 @@ odd_targets = st.one_of(
         ["*", "http://a/b", "http://a", "HTTP://A:80?x", "a", "a:80", "//a", "http:/a"]
     ),
 )
-statuses = st.sampled_from([200, 200, 404, 204, 304, 100, 103, 500])
+statuses = st.sampled_from([200, 200, 404, 204, 304, 100, 101, 103, 500])
 _ends = st.sampled_from(["\r\n", "\r\n", "\n", "\r", "\r\n ", "\r\r\n"])
 _colons = st.sampled_from([": ", ":", ":\t ", " : ", " "])
 
