@@ -23,7 +23,7 @@ from gunicorn.arbiter import Arbiter
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import REQUESTS_WEB, REQUESTS_WS, Segment, reset_gauges
 from chp_gevent.listeners import close_listeners, described, open_listeners
-from chp_gevent.options import Options, UnixAddress
+from chp_gevent.options import Address, Options
 from chp_gevent.signals import held_stop_signals, stop_by_default
 from chp_gevent.supervisor import ManagementSupervisor
 
@@ -59,31 +59,37 @@ class ProxyArbiter(Arbiter):
         _raise_descriptor_limit()
         for notice in options.notices:
             getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
-        listen_flag = "--socket" if isinstance(options.listen, UnixAddress) else "--port"
-        public = open_listeners(options.listen, listen_flag, options.backlog)
+        with contextlib.ExitStack() as undo:
+            # A start that fails leaves no UNIX sockets behind.
+            public, self.sockets = self._open_sockets(undo)
+            undo.pop_all()
         self.LISTENERS = gunicorn_sock.create_sockets(
             self.cfg, self.log, [listener.detach() for listener in public]
         )
-        self.sockets = self._open_management_sockets()
         self.segment = Segment(rows=_ROWS)
         self.management = ManagementSupervisor(
             options, self.segment, Journal(self.segment), self.sockets, self._drop_in_management
         )
         self._journal = self.management._journal
 
-    def _open_management_sockets(self) -> dict[str, list[socket.socket]]:
+    def _open_sockets(
+        self, undo: contextlib.ExitStack
+    ) -> tuple[list[socket.socket], dict[str, list[socket.socket]]]:
+        """Return the listening sockets for clients, and those of the management process."""
         options = self.options
-        api_flag = "--api-socket" if isinstance(options.api, UnixAddress) else "--api-port"
-        sockets = {"api": open_listeners(options.api, api_flag, options.backlog)}
+
+        def opened(address: Address, flags: str) -> list[socket.socket]:
+            listeners = open_listeners(address, flags, options.backlog)
+            undo.callback(close_listeners, listeners, unlink=True)
+            return listeners
+
+        public = opened(options.listen, "--")
+        sockets = {"api": opened(options.api, "--api-")}
         if options.metrics is not None:
-            unix = isinstance(options.metrics, UnixAddress)
-            flag = "--metrics-socket" if unix else "--metrics-port"
-            sockets["metrics"] = open_listeners(options.metrics, flag, options.backlog)
+            sockets["metrics"] = opened(options.metrics, "--metrics-")
         if options.redirect is not None:
-            sockets["redirect"] = open_listeners(
-                options.redirect.address, "--redirect-port", options.backlog
-            )
-        return sockets
+            sockets["redirect"] = opened(options.redirect.address, "--redirect-")
+        return public, sockets
 
     def ready(self) -> None:
         """Start the management process and say where the server listens.

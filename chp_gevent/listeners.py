@@ -11,11 +11,15 @@ import stat
 from chp_gevent.options import Address, OptionError, UnixAddress
 
 
-def open_listeners(address: Address, flag: str, backlog: int) -> list[socket.socket]:
+# What is wrong with an address and not with its port.
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def open_listeners(address: Address, flags: str, backlog: int) -> list[socket.socket]:
     """Listen on an address and return the sockets.
 
-    An empty IP means all interfaces, IPv4 and IPv6; a name, all its addresses. ``flag``
-    is the option to blame. Raises ``OptionError``.
+    An empty IP means all interfaces, IPv4 and IPv6; a name, all its addresses. ``flags`` is
+    what the names of its options begin with: ``--`` or ``--api-``. Raises ``OptionError``.
     """
     try:
         if isinstance(address, UnixAddress):
@@ -24,7 +28,15 @@ def open_listeners(address: Address, flag: str, backlog: int) -> list[socket.soc
             return [_open_everywhere(address.port, backlog)]
         return _open_name(address.ip, address.port, backlog)
     except OSError as error:
+        flag = flags + _option_to_blame(address, error)
         raise OptionError(f"{flag}: cannot listen on {described(address)}: {_why(error)}") from None
+
+
+def _option_to_blame(address: Address, error: OSError) -> str:
+    if isinstance(address, UnixAddress):
+        return "socket"
+    of_address = isinstance(error, socket.gaierror) or error.errno in _NO_SUCH_ADDRESS
+    return "ip" if of_address and address.ip else "port"
 
 
 def described(address: Address) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from chp_gevent.options import LimitOptions
-from chp_gevent.proxy.stream import Stream
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.stream import Stream
+from chp_gevent.http.wire import (
     HEAD_END,
     IncompleteMessage,
     RequestHead,

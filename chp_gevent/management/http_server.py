@@ -29,7 +29,7 @@ from gevent import socket as gevent_socket
 from gevent.event import Event
 
 from chp_gevent.management.http_connection import Connection
-from chp_gevent.proxy.stream import Stream, wrap
+from chp_gevent.http.stream import Stream, wrap
 from chp_gevent.tls import describe_failure
 
 READ = 1

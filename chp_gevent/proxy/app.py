@@ -1,7 +1,7 @@
 """The proxy as a WSGI application (PEP 3333): the way of a request, phase by phase.
 
 What HTTP needs beyond WSGI travels in one environ key, ``chp.client``: the
-:class:`~chp_gevent.proxy.connection.ClientConnection` with the request as it was sent.
+:class:`~chp_gevent.http.connection.ClientConnection` with the request as it was sent.
 Under a server that does not set it, :mod:`chp_gevent.proxy.wsgi_client` makes one from the
 environ; upgrades, interim responses and trailers are not available then.
 """
@@ -30,13 +30,13 @@ from chp_gevent.channel.segment import (
 from chp_gevent.channel.subscriber import Subscriber
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
-from chp_gevent.proxy.connection import ClientConnection, StartResponse
+from chp_gevent.http.connection import ClientConnection, StartResponse
 from chp_gevent.proxy.errors import ErrorPages
 from chp_gevent.proxy.exchange import Exchange, may_retry
 from chp_gevent.proxy.headers import AnswerFields, Peer
 from chp_gevent.proxy.target import Target, joined_path, origin_form, without_prefix
 from chp_gevent.proxy.upstream import TargetError, Upstream
-from chp_gevent.proxy.wire import RequestHead, ResponseHead, serialise_fields
+from chp_gevent.http.wire import RequestHead, ResponseHead, serialise_fields
 from chp_gevent.proxy.wsgi_client import client_from_environ
 from chp_gevent.routing.paths import MalformedPath, request_path
 from chp_gevent.routing.table import Route, RouteTable

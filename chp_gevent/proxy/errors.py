@@ -13,7 +13,7 @@ from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.headers import Headers
 from chp_gevent.proxy.target import joined_path
 from chp_gevent.proxy.upstream import TargetError, Upstream, read_body, response_body
-from chp_gevent.proxy.wire import serialise_head
+from chp_gevent.http.wire import serialise_head
 
 log = logging.getLogger("chp_gevent.proxy")
 

@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 from gevent import getcurrent
 
-from chp_gevent.proxy.body import ClientGone
-from chp_gevent.proxy.connection import ClientConnection
+from chp_gevent.http.body import ClientGone
+from chp_gevent.http.connection import ClientConnection
 from chp_gevent.proxy.headers import trailer_headers
 from chp_gevent.proxy.upstream import (
     TargetConnection,
@@ -18,7 +18,7 @@ from chp_gevent.proxy.upstream import (
     read_body,
     response_body,
 )
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.wire import (
     BodyDecoder,
     RequestHead,
     ResponseHead,

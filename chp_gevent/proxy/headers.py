@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from chp_gevent.proxy.wire import Field, serialise_fields
+from chp_gevent.http.wire import Field, serialise_fields
 
 Headers = list[tuple[str, str]]
 

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from gevent.monkey import get_original
 
-from chp_gevent.proxy.stream import READ, WRITE, Stream
+from chp_gevent.http.stream import READ, WRITE, Stream
 
 # Reads of one flow before the others get their turn. Only TLS comes to a second one: what
 # is left in a socket is announced by the loop again.

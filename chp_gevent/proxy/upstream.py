@@ -21,10 +21,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from chp_gevent.options import ProxyOptions
-from chp_gevent.proxy import stream as streams
-from chp_gevent.proxy.stream import Stream
+from chp_gevent.http import stream as streams
+from chp_gevent.http.stream import Stream
 from chp_gevent.proxy.target import Target, parse_target
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.wire import (
     HEAD_END,
     BodyDecoder,
     IncompleteMessage,

@@ -23,7 +23,7 @@ _DRAIN_POLL = 0.05
 
 
 class ProxyWorker(GeventWorker):
-    """A worker that serves the proxy application with ``proxy.http_server``.
+    """A worker that serves the proxy application with ``http.server``.
 
     gunicorn's life cycle, settings and signals are kept; only its HTTP layer is not used:
     it costs 230 µs of CPU for a request where a whole proxied one must cost 160.
@@ -48,7 +48,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.channel.subscriber import Subscriber
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
-        from chp_gevent.proxy.http_server import HTTPServer
+        from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy.upgrades import Upgrades
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable

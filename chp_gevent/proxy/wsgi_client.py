@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from chp_gevent.proxy.headers import AnswerFields, Headers, Peer
-from chp_gevent.proxy.wire import Field, HeaderSection, RequestHead, ResponseHead
+from chp_gevent.http.wire import Field, HeaderSection, RequestHead, ResponseHead
 
 
 class WSGIBody:
-    """``wsgi.input`` with the interface of :class:`~chp_gevent.proxy.body.RequestBody`."""
+    """``wsgi.input`` with the interface of :class:`~chp_gevent.http.body.RequestBody`."""
 
     _PIECE = 65536
 
@@ -41,7 +41,7 @@ class WSGIBody:
 
 
 class WSGIClient:
-    """What :class:`~chp_gevent.proxy.connection.ClientConnection` is to the application,
+    """What :class:`~chp_gevent.http.connection.ClientConnection` is to the application,
     as far as a plain environ allows.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -20,8 +21,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.integration import processes
 from tests.integration.server import START_TIMEOUT, Proxy, Start, spawn
-from tests.peers import RawClient, RawTarget, WebSocketEchoTarget, wait_until
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.peers import RawTarget, WebSocketEchoTarget, wait_until
+from tests.peers.duplex import DuplexPeer
+from tests.peers.upgrades import echo, switched, upgrade
 
 StartProxy = Callable[..., Proxy]
 AddRoute = Callable[[str], str]
@@ -201,12 +203,22 @@ def test_tls(certificates: Path, client_tls: bool, target_tls: bool, proto: str)
         started(*flags) as proxy,
     ):
         proxy.api.add("/", target.url)
-        client = RawClient(proxy.address, tls=trusting if client_tls else None)
-        with switched_client(client, "/"):
+        # One thread sends while another receives, which an ssl.SSLSocket does not bear.
+        sock = socket.create_connection(proxy.address)
+        with DuplexPeer(sock, tls=trusting if client_tls else None) as client:
+            client.handshake()
+            client.send(upgrade("/").encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += client.receive(1)
+            assert answer.startswith(b"HTTP/1.1 101 ")
             for size in (1, 20_000, len(message)):
                 sender = threading.Thread(target=client.send, args=(message[:size],))
                 sender.start()
-                assert receive(client, size) == message[:size]
+                echoed = b""
+                while len(echoed) < size:
+                    echoed += client.receive(size - len(echoed))
+                assert echoed == message[:size]
                 sender.join()
         assert target.request.all("x-forwarded-proto") == [proto]
         target.wait_for_connections(0, SOON)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from chp_gevent.proxy import headers
 from chp_gevent.proxy.headers import Headers, Peer
-from chp_gevent.proxy.wire import Field
-from tests.proxy import wire_strategies as wire
+from chp_gevent.http.wire import Field
+from tests.http import wire_strategies as wire
 
 NOBODY: frozenset[str] = frozenset()
 CLIENT = Peer("192.0.2.1", secure=False, trusted=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chp_gevent.proxy.target import joined_path, origin_form, parse_target, without_prefix
 from chp_gevent.routing.paths import request_path
-from tests.proxy import wire_strategies as wire
+from tests.http import wire_strategies as wire
 
 
 @pytest.mark.parametrize(

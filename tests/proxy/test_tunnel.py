@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from chp_gevent.proxy.stream import READ, WRITE, Stream
+from chp_gevent.http.stream import READ, WRITE, Stream
 from tests.proxy.tunnels import (
     at_once,
     in_background,
@@ -270,7 +270,7 @@ def test_both_sockets_are_probed_and_send_at_once(join):
 IDLE_TUNNELS = """
 import _socket, resource, socket
 from gevent import get_hub, sleep
-from chp_gevent.proxy.stream import Stream
+from chp_gevent.http.stream import Stream
 from chp_gevent.proxy.tunnel import Tunnel
 
 def transferred(from_client, to_client):

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 
 from gevent import Greenlet, get_hub
 
-from chp_gevent.proxy.stream import Stream
+from chp_gevent.http.stream import Stream
 from chp_gevent.proxy.tunnel import Tunnel
 from tests.peers.loopback import reset_on_close
 from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE, PLAIN_AND_TLS, resident_kilobytes

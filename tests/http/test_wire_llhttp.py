@@ -13,7 +13,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from chp_gevent.options import LimitOptions
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.wire import (
     HEAD_END,
     Field,
     RequestHead,
@@ -22,7 +22,7 @@ from chp_gevent.proxy.wire import (
     parse_request_head,
     parse_response_head,
 )
-from tests.proxy import wire_strategies as wire
+from tests.http import wire_strategies as wire
 
 LIMITS = LimitOptions()
 

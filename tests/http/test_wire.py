@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from chp_gevent.options import LimitOptions
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.wire import (
     HEAD_END,
     Field,
     RequestHead,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS
-from chp_gevent.proxy.stream import READ
+from chp_gevent.http.stream import READ
 
 log = logging.getLogger("chp_gevent.proxy")
 

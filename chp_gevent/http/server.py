@@ -21,11 +21,11 @@ from greenlet import greenlet
 
 from chp_gevent.channel.segment import OPEN_CONNECTIONS, STATUS
 from chp_gevent.options import Options
-from chp_gevent.proxy import stream as streams
-from chp_gevent.proxy.acceptor import Acceptor
-from chp_gevent.proxy.connection import ClientConnection
+from chp_gevent.http import stream as streams
+from chp_gevent.http.acceptor import Acceptor
+from chp_gevent.http.connection import ClientConnection
 from chp_gevent.proxy.headers import Peer, is_trusted
-from chp_gevent.proxy.wire import WireError
+from chp_gevent.http.wire import WireError
 from chp_gevent.tls import describe_failure, server_context
 
 log = logging.getLogger("chp_gevent.proxy")

@@ -15,10 +15,10 @@ from urllib.parse import unquote_to_bytes
 
 from gevent import getcurrent
 
-from chp_gevent.proxy.body import ClientGone, RequestBody
+from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.proxy.headers import AnswerFields, Headers, Peer, response_headers
-from chp_gevent.proxy.stream import Stream
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.stream import Stream
+from chp_gevent.http.wire import (
     HEAD_END,
     RequestHead,
     ResponseHead,
@@ -32,7 +32,7 @@ from chp_gevent.proxy.wire import (
 )
 
 if TYPE_CHECKING:
-    from chp_gevent.proxy.http_server import HTTPServer
+    from chp_gevent.http.server import HTTPServer
 
 NEVER = float("inf")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.options import LimitOptions
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.wire import (
     HEAD_END,
     BodyDecoder,
     ChunkedDecoder,
@@ -21,7 +21,7 @@ from chp_gevent.proxy.wire import (
     parse_response_head,
     serialise_head,
 )
-from tests.proxy import wire_strategies as wire
+from tests.http import wire_strategies as wire
 
 LIMITS = LimitOptions()
 Pairs = list[tuple[str, str]]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.options import LimitOptions
-from chp_gevent.proxy.body import ClientGone, RequestBody
-from chp_gevent.proxy.wire import RequestHead, WireError, chunk, last_chunk, parse_request_head
-from tests.proxy import wire_strategies as wire
+from chp_gevent.http.body import ClientGone, RequestBody
+from chp_gevent.http.wire import RequestHead, WireError, chunk, last_chunk, parse_request_head
+from tests.http import wire_strategies as wire
 
 NEXT = b"GET /next HTTP/1.1\r\n"
 

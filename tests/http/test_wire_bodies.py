@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chp_gevent.options import LimitOptions
-from chp_gevent.proxy.wire import (
+from chp_gevent.http.wire import (
     BodyDecoder,
     ChunkedDecoder,
     EofDecoder,
