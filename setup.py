@@ -17,7 +17,9 @@ TEST = [
     "trustme>=1.1",
     "websockets>=13.0",
     "jupyterhub>=5.0",
+    # With jupyter-server-terminals.
     "jupyter-server>=2.10",
+    "ipykernel>=6.29",
     "httptools>=0.6",
 ]
 

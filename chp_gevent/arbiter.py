@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class ProxyArbiter(Arbiter):
         self.options = options
         self.draining: dict[int, Any] = {}
         self._stopping = False
+        self._pid_file: Path | None = None
         _raise_descriptor_limit()
         for notice in options.notices:
             getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
@@ -118,17 +120,22 @@ class ProxyArbiter(Arbiter):
         if path is None:
             return
         log.info("Writing pid %s to %s", os.getpid(), path)
+        file = Path(path)
         try:
-            Path(path).write_text(str(os.getpid()), encoding="ascii")
+            file.write_text(str(os.getpid()), encoding="ascii")
+            self._pid_file = file
         except OSError as error:
             log.error("cannot write --pid-file %s: %s; going on without it", path, error.strerror)
+            with contextlib.suppress(OSError):
+                # On a full disk it exists now, and is empty.
+                if file.is_file() and file.stat().st_size == 0:
+                    file.unlink()
 
     def _remove_pid_file(self) -> None:
-        path = self.options.pid_file
-        if path is not None:
+        if self._pid_file is not None:
             with contextlib.suppress(OSError, ValueError):
-                if int(Path(path).read_text(encoding="ascii")) == os.getpid():
-                    Path(path).unlink()
+                if int(self._pid_file.read_text(encoding="ascii")) == os.getpid():
+                    self._pid_file.unlink()
 
     # -- workers
 
@@ -161,10 +168,13 @@ class ProxyArbiter(Arbiter):
             return super().spawn_worker()
 
     def begin_worker(self) -> None:
-        """In a new worker: close what belongs to the management process, first of all."""
+        """In a new worker: close what belongs to other processes, first of all."""
         stop_by_default()
         for listeners in self.sockets.values():
             close_listeners(listeners, unlink=False)
+        self.management.drop_in_worker()
+        for worker in self.draining.values():
+            worker.tmp.close()
 
     def _drop_in_management(self) -> None:
         for listener in self.LISTENERS:
@@ -191,6 +201,16 @@ class ProxyArbiter(Arbiter):
         self._retire_one()
         super().manage_workers()
         self.management.supervise()
+
+    def murder_workers(self) -> None:
+        """End workers that hang; gunicorn does not know those that drain."""
+        super().murder_workers()
+        now = time.monotonic()
+        for pid, worker in self.draining.items():
+            with contextlib.suppress(OSError, ValueError):
+                if self.timeout and now - worker.tmp.last_update() > self.timeout:
+                    log.error("draining worker (pid %s) hangs; ending it", pid)
+                    os.kill(pid, signal.SIGKILL)
 
     def reap_workers(self) -> None:
         """Take note of children that have ended."""

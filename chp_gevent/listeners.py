@@ -10,7 +10,6 @@ import stat
 
 from chp_gevent.options import Address, OptionError, UnixAddress
 
-
 # What is wrong with an address and not with its port.
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 

@@ -116,6 +116,12 @@ class ManagementSupervisor:
             # Not sys.exit: the arbiter's frames below this one must not run here.
             os._exit(status)
 
+    def drop_in_worker(self) -> None:
+        """In a new worker: close the pipe of a process that was starting at the fork."""
+        if self._ready_fd is not None:
+            os.close(self._ready_fd)
+            self._ready_fd = None
+
     def wait_until_ready(self, timeout: float) -> bool:
         """Wait for the first start to succeed, at most ``timeout`` seconds."""
         if self._ready_fd is not None:

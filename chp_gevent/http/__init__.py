@@ -1,1 +1,1 @@
-"""HTTP/1.1 over gevent: the server, and the wire that the proxy's other side speaks too."""
+"""HTTP/1.1 over gevent, for whoever has a WSGI application: no word of proxies or routes here."""

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import _socket
 import errno
-import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS
+from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.stream import READ
-
-log = logging.getLogger("chp_gevent.proxy")
 
 # Seconds without accepting after the process or the system ran out of descriptors, and
 # between two log lines about that.
 _OUT_OF_DESCRIPTORS_PAUSE = 0.1
+_OUT_OF_DESCRIPTORS_LOG_INTERVAL = 60.0
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-# Connections accepted for one event by the only worker. Several workers take one at a time.
+# Connections accepted for one event by the only process. Several processes take one at a time.
 _ACCEPTS_PER_EVENT = 64
 _ACCEPTS_AT_CLOSE = 1024
 
-# How long, in seconds, a worker with more connections than another leaves a new one to it.
-# Long enough for a busy worker to come round its loop, too short for a client to notice.
+# How long, in seconds, a process with more connections than another leaves a new one to it.
+# Long enough for a busy process to come round its loop, too short for a client to notice.
 _DEFERENCE = 0.002
 
 OnAccept = Callable[[int, Any, int], None]
@@ -32,13 +31,12 @@ OnAccept = Callable[[int, Any, int], None]
 class Acceptor:
     """Takes connections from listening sockets.
 
-    All workers share the arbiter's sockets, so that no connection is lost with a worker; but
-    then the kernel wakes the same worker again and again (of 64 connections to 4 workers
-    they got 44, 15, 5 and 0). So a worker that has more connections than another one defers
-    to it for a moment.
+    Processes may share sockets, so that no connection is lost with one of them; but then the
+    kernel wakes the same one again and again (of 64 connections to 4 workers they got 44,
+    15, 5 and 0). So a process that has more connections than another one, as ``hooks`` know,
+    defers to it for a moment.
 
     ``on_accept`` is called with each descriptor, its peer's address and the address family.
-    ``row`` is the worker's row in the segment, ``others`` those of the other workers.
     """
 
     def __init__(
@@ -46,23 +44,23 @@ class Acceptor:
         sockets: Sequence[Any],
         on_accept: OnAccept,
         loop: Any,
-        row: memoryview[int],
-        others: Sequence[memoryview[int]],
+        hooks: ServerHooks,
     ) -> None:
         self._on_accept = on_accept
-        self._row = row
-        self._others = others
+        self._hooks = hooks
+        self._shared = hooks.shares_sockets
         self._full = False
         self._listeners = [_Listener(self, sock, loop) for sock in sockets]
         self._after_deference = loop.timer(_DEFERENCE)
         self._after_shortage = loop.timer(_OUT_OF_DESCRIPTORS_PAUSE)
         self._short = False
+        self._shortage_logged = float("-inf")
         self._closed = False
         self._deferred = False
 
     def start(self) -> None:
         """Accept from now on."""
-        self._row[ACCEPTING] = 1
+        self._hooks.on_accepting(True)
         self._watch()
 
     def set_full(self, full: bool) -> None:
@@ -81,7 +79,7 @@ class Acceptor:
             for listener in self._listeners:
                 self._accept(listener, _ACCEPTS_AT_CLOSE)
         self._closed = True
-        self._row[ACCEPTING] = 0
+        self._hooks.on_accepting(False)
         self._after_deference.stop()
         self._after_shortage.stop()
         for listener in self._listeners:
@@ -99,17 +97,17 @@ class Acceptor:
 
     def accept(self, listener: _Listener) -> None:
         """Accept what waits on a listener; called from the event loop."""
-        if self._others and self._should_defer():
+        if self._shared and self._should_defer():
             for each in self._listeners:
                 each.ignore()
             self._after_deference.start(self._end_deference)
             return
-        self._accept(listener, 1 if self._others else _ACCEPTS_PER_EVENT)
+        self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT)
 
     def _accept(self, listener: _Listener, most: int) -> None:
         for _ in range(most):
             try:
-                fd, address = listener.sock._accept()
+                fd, address = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -120,16 +118,12 @@ class Acceptor:
                 return
 
     def _should_defer(self) -> bool:
-        """Whether another worker, that is accepting, has fewer connections. Once each."""
+        """Whether another process should have this connection. Once each."""
         if self._deferred:
             self._deferred = False
             return False
-        mine = self._row[OPEN_CONNECTIONS] + self._row[OPEN_TUNNELS]
-        for row in self._others:
-            if row[ACCEPTING] and row[OPEN_CONNECTIONS] + row[OPEN_TUNNELS] < mine:
-                self._deferred = True
-                return True
-        return False
+        self._deferred = self._hooks.should_defer()
+        return self._deferred
 
     def _end_deference(self) -> None:
         self._watch()
@@ -137,8 +131,10 @@ class Acceptor:
     def _accept_failed(self, error: OSError) -> None:
         if error.errno not in _NO_DESCRIPTORS:
             return  # the client was gone again before we came to it
-        if not self._short:
-            log.error("cannot accept connections: %s; raise the limit of open files", error)
+        now = time.monotonic()
+        if now - self._shortage_logged > _OUT_OF_DESCRIPTORS_LOG_INTERVAL:
+            self._shortage_logged = now
+            self._hooks.on_accept_failed(error)
         self._short = True
         self._watch()
         self._after_shortage.start(self._end_shortage)
@@ -160,13 +156,18 @@ class _Listener:
         self._acceptor = acceptor
         self._watcher = loop.io(self.sock.fileno(), READ)
 
+    def accept(self) -> tuple[int, Any]:
+        """Return descriptor and address of a connection. Raises ``OSError``."""
+        # accept() of the C class has no other name.
+        return self.sock._accept()
+
     def watch(self) -> None:
         """Be called by the event loop when a connection waits."""
         if not self._watcher.active:
             self._watcher.start(self._acceptor.accept, self)
 
     def ignore(self) -> None:
-        """Leave what arrives in the backlog, for this worker later or another one now."""
+        """Leave what arrives in the backlog, for later or for another process now."""
         self._watcher.stop()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The body of a request: streamed, never collected."""
+"""The body of a request, read as it arrives."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class RequestBody:
     ``rest`` once ``complete``.
     """
 
-    __slots__ = ("_decoder", "_pending", "_stream")
+    __slots__ = ("_decoder", "_head", "_pending", "_stream")
 
     def __init__(self, stream: Stream, head: RequestHead, received: bytes) -> None:
         self._stream = stream
+        self._head: RequestHead | None = head
         self._decoder = body_decoder(head)
         self._pending = self._decoder.feed(received) if received else b""
 
@@ -60,6 +61,7 @@ class RequestBody:
     def pieces(self) -> Iterator[bytes]:
         """Yield the body piece by piece as it arrives.
 
+        A client that expects ``100 Continue`` gets it from whoever calls this.
         Raises ``WireError`` when it is malformed, ``ClientGone`` when the client leaves.
         """
         pending, self._pending = self._pending, b""
@@ -79,8 +81,23 @@ class RequestBody:
             raise ClientGone
         return self._decoder.feed(data)
 
+    def _invite(self) -> None:
+        """Tell a client that waits for it to send the body (PEP 3333; RFC 9110, 10.1.1)."""
+        head, self._head = self._head, None
+        if head is None or head.http_1_0 or self._decoder.done:
+            return
+        if "100-continue" in (value.lower() for value in head.noted.get("expect", ())):
+            try:
+                self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except OSError as error:
+                raise ClientGone from error
+
     def read(self, size: int = -1) -> bytes:
-        """Return ``size`` bytes of the body, less only at its end; all of it if negative."""
+        """Return ``size`` bytes of the body, less only at its end; all of it if negative.
+
+        Raises as :meth:`pieces` does.
+        """
+        self._invite()
         pieces = [self._pending]
         available = len(self._pending)
         while not self._decoder.done and (size < 0 or available < size):
@@ -95,6 +112,7 @@ class RequestBody:
 
     def readline(self, size: int = -1) -> bytes:
         """Return the next line with its end, at most ``size`` bytes of it."""
+        self._invite()
         pieces: list[bytes] = []
         length = 0
         while True:

@@ -1,12 +1,13 @@
 """A client's connection: reads requests, calls the application, writes its answers.
 
 One greenlet per connection. While the application works, the event loop keeps an eye on
-the client: when it leaves, ``ClientGone`` is thrown into the greenlet wherever that waits.
+the client: when it leaves, ``ClientGone`` is thrown into the greenlet wherever that waits
+(if the server's settings say so).
 """
 
 from __future__ import annotations
 
-import time
+import errno
 from collections.abc import Callable, Iterable
 from enum import Enum
 from http.client import responses as REASONS
@@ -15,13 +16,13 @@ from urllib.parse import unquote_to_bytes
 
 from gevent import getcurrent
 
+from chp_gevent.http.answer import AnswerFields, Headers
 from chp_gevent.http.body import ClientGone, RequestBody
-from chp_gevent.proxy.headers import AnswerFields, Headers, Peer, response_headers
-from chp_gevent.http.stream import Stream
+from chp_gevent.http.peer import Peer
+from chp_gevent.http.stream import Stream, TLSStream
 from chp_gevent.http.wire import (
     HEAD_END,
     RequestHead,
-    ResponseHead,
     WireError,
     chunk,
     head_too_large,
@@ -39,7 +40,7 @@ NEVER = float("inf")
 # How long, and for how many bytes, a client is listened to that is still sending after
 # its connection is to be closed: closing at once would reset it and destroy our answer.
 _LINGER_SECONDS = 2.0
-_LINGER_BYTES = 1 << 20
+_LINGER_BYTES = 4 << 20
 
 # Bytes of further requests that are read ahead while one is being answered.
 _MAX_PIPELINED = 65536
@@ -48,10 +49,15 @@ StartResponse = Callable[..., Callable[[bytes], None]]
 
 
 class _State(Enum):
+    HANDSHAKE = "agreeing upon TLS"
     IDLE = "waiting for a request"
     HEAD = "receiving the head of a request"
     BUSY = "answering"
     CLOSING = "listening to what the client still sends"
+
+
+# Names of their own: looking a member up takes 50 ns.
+_HANDSHAKE, _IDLE, _HEAD, _BUSY, _CLOSING = _State
 
 
 class ClientConnection:
@@ -67,7 +73,7 @@ class ClientConnection:
             them so; used if they are those that it starts its answer with.
         response_trailers: trailer fields to end a chunked answer with.
         deadline: monotonic time at which the client is given up.
-        target_deadline: monotonic time at which the target is given up.
+        wait_deadline: monotonic time until which the application is willing to wait.
     """
 
     __slots__ = (
@@ -79,7 +85,7 @@ class ClientConnection:
         "_server",
         "_state",
         "_status",
-        "_target_error",
+        "_wait_error",
         "body",
         "deadline",
         "head",
@@ -88,7 +94,7 @@ class ClientConnection:
         "response_trailers",
         "stream",
         "switched",
-        "target_deadline",
+        "wait_deadline",
     )
 
     head: RequestHead
@@ -100,16 +106,16 @@ class ClientConnection:
         self.stream = stream
         self.peer = peer
         self.deadline = NEVER
-        self.target_deadline = NEVER
+        self.wait_deadline = NEVER
         self.response_trailers: Headers = []
         self.prepared: AnswerFields | None = None
         self.switched: Callable[[], None] | None = None
-        self._target_error: BaseException | None = None
+        self._wait_error: BaseException | None = None
         self._server = server
         self._environ = environ
         self._greenlet: Any = None
         self._buffer = b""
-        self._state = _State.IDLE
+        self._state = _IDLE
         self._status = ""
         self._headers: Headers = []
         self._close = False
@@ -119,25 +125,43 @@ class ClientConnection:
     def serve(self) -> None:
         """Answer requests until the connection ends. Raises nothing."""
         self._greenlet = getcurrent()
-        self.stream.on_unread = self._on_unread
+        server = self._server
         try:
-            self.deadline = time.monotonic() + self._server.limits.header_timeout
+            self.deadline = server.clock() + server.settings.limits.header_timeout
+            if isinstance(self.stream, TLSStream) and not self._secure(self.stream):
+                return
+            if server.settings.interrupts:
+                self.stream.on_unread = self._on_unread
             # The first request is usually here already.
             self._buffer = self.stream.read()
             while self._buffer or self._await_request():
                 if not self._serve_request():
                     break
         except WireError as error:
-            self._refuse(error)
+            self._refuse(error, None)
         except (ClientGone, OSError):
             pass
         except BaseException as error:
-            self._server.on_crash(error)
+            server.hooks.on_crash(None, error)
         finally:
             self._finish()
 
+    def _secure(self, stream: TLSStream) -> bool:
+        """Do the TLS handshake; say goodbye if it fails."""
+        self._state = _HANDSHAKE
+        try:
+            stream.handshake()
+        except OSError as error:
+            self._server.hooks.on_handshake_failed(self.peer, error)
+            # The client has to read what is wrong.
+            self.stream = stream.without_tls()
+            self._linger()
+            return False
+        self._state = _IDLE
+        return True
+
     def _finish(self) -> None:
-        self.deadline = self.target_deadline = NEVER
+        self.deadline = self.wait_deadline = NEVER
         if self.switched is not None:
             self.switched()
         else:
@@ -146,10 +170,11 @@ class ClientConnection:
 
     def _await_request(self) -> bool:
         """Wait for the first bytes of the next request; False when there will be none."""
-        self._state = _State.IDLE
-        self.deadline = time.monotonic() + self._server.idle_timeout
+        self._state = _IDLE
+        now = self._server.clock()
+        self.deadline = now + self._server.settings.idle_timeout
         if self._server.draining:
-            self.expire_soon(time.monotonic())
+            self.expire_soon(now)
         self._buffer = self.stream.read_next()
         return bool(self._buffer)
 
@@ -158,20 +183,32 @@ class ClientConnection:
         self._status = ""
         if not self._receive_head():
             return False
-        self._state = _State.BUSY
+        self._state = _BUSY
         self.response_trailers = []
         self.prepared = None
-        self._close = not self.head.keep_alive
-        client_timeout = self._server.client_timeout
-        self.deadline = NEVER if client_timeout is None else time.monotonic() + client_timeout
-        result = self._server.app(self._request_environ(), self._start_response)
+        head, server = self.head, self._server
+        settings = server.settings
+        self._close = not head.keep_alive or (head.http_1_0 and not settings.keeps_http_1_0)
+        client_timeout = settings.client_timeout
+        if client_timeout is None or not settings.interrupts:
+            self.deadline = NEVER
+        else:
+            self.deadline = server.clock() + client_timeout
         try:
-            if self.switched is None:
-                self._send_response(result)
-        finally:
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
+            result = server.app(self._request_environ(), self._start_response)
+            try:
+                if self.switched is None:
+                    self._send_response(result)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        except WireError as error:
+            self._refuse(error, head)
+            return False
+        except Exception as error:
+            if not self._answer_crash(error):
+                return False
         if self.switched is not None:
             return False
         if self.body.complete:
@@ -185,12 +222,12 @@ class ClientConnection:
     # -- requests
 
     def _receive_head(self) -> bool:
-        limits = self._server.limits
+        limits = self._server.settings.limits
         buffer = self._buffer
         end = buffer.find(HEAD_END)
         if end < 0:
-            self._state = _State.HEAD
-            self.deadline = time.monotonic() + limits.header_timeout
+            self._state = _HEAD
+            self.deadline = self._server.clock() + limits.header_timeout
             buffer = self._receive_rest_of_head(buffer)
             if not buffer:
                 return False
@@ -208,7 +245,7 @@ class ClientConnection:
     def _receive_rest_of_head(self, buffer: bytes) -> bytes:
         received = bytearray(buffer)
         while received.find(HEAD_END, max(0, len(received) - 65540)) < 0:
-            error = head_too_large(received, self._server.limits)
+            error = head_too_large(received, self._server.settings.limits)
             if error is not None:
                 raise error
             data = self.stream.read()
@@ -258,10 +295,12 @@ class ClientConnection:
         head: bytes | None = None
         chunked = False
         left = 0.0
-        client_timeout = self._server.client_timeout
+        clock, client_timeout = self._server.clock, self._server.settings.client_timeout
+        if client_timeout is not None:
+            self.deadline = clock() + client_timeout
         for piece in result:
             if head is None:
-                head, chunked, left = self._response_head()
+                head, chunked, left = self._response_head(result)
                 if not left:
                     piece = b""  # of an answer to HEAD, say
                 write(head + chunk(piece) if chunked and piece else head + piece)
@@ -269,29 +308,42 @@ class ClientConnection:
                 write(chunk(piece) if chunked else piece)
             left -= len(piece)
             if client_timeout is not None:
-                self.deadline = time.monotonic() + client_timeout
+                self.deadline = clock() + client_timeout
         if head is None:
-            head, chunked, left = self._response_head()
+            head, chunked, left = self._response_head(result)
             write(head)
         if chunked:
             write(last_chunk(self.response_trailers))
         elif left > 0 and left != NEVER:
             raise ConnectionError("answer shorter than its Content-Length")
 
-    def _response_head(self) -> tuple[bytes, bool, float]:
-        """Return the head of the answer, whether it is chunked, and the body's length."""
+    def _response_head(self, result: Iterable[bytes]) -> tuple[bytes, bool, float]:
+        """Return the head of the answer, whether it is chunked, and the body's length.
+
+        A list of one piece, or of none, has a length, if the application gives it no other.
+        Raises ``ValueError`` when the application's header fields are none.
+        """
         head = self.head
         status = self._status
-        self._status = "sent"
         fields = self.prepared
         # Tuples of the same identity: comparing costs nothing, and middleware may have its say.
         if fields is None or fields.fields != self._headers:
             fields = AnswerFields(self._headers)
+        self._status = "sent"
         length: float | None = fields.content_length
-        bodiless = head.method == "HEAD" or status[:3] in ("204", "304")
-        chunked = length is None and not bodiless and not head.http_1_0
-        if length is None and not bodiless and head.http_1_0:
-            self._close = True
+        end = b"\r\n"
+        has_no_length = status.startswith(("204", "304"))
+        bodiless = has_no_length or head.method == "HEAD"
+        chunked = False
+        if length is None:
+            if isinstance(result, list) and len(result) < 2 and not has_no_length:
+                length = len(result[0]) if result else 0
+                end = b"Content-Length: %d\r\n\r\n" % length
+            elif head.http_1_0:
+                self._close = self._close or not bodiless
+            elif not bodiless:
+                chunked = True
+                end = b"Transfer-Encoding: chunked\r\n\r\n"
         if self._server.draining or not self.body.complete:
             self._close = True
         if bodiless:
@@ -301,18 +353,36 @@ class ClientConnection:
                 f"HTTP/1.1 {status}\r\n".encode("latin-1"),
                 fields.block,
                 b"" if fields.dated else self._server.date_line,
-                b"Connection: close\r\n" if self._close else b"Connection: keep-alive\r\n",
-                b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n",
+                b"Connection: close\r\n" if self._close else self._server.keep_alive_lines,
+                end,
             )
         )
         return block, chunked, NEVER if length is None else length
 
-    def inform(self, interim: ResponseHead) -> None:
-        """Pass an interim response (1xx) on, unless the client is too old for it."""
+    def _answer_crash(self, error: Exception) -> bool:
+        """Answer instead of an application that failed; return whether the answer is whole."""
+        begun = self._status == "sent" or self.switched is not None
+        if begun and isinstance(error, OSError):
+            return False  # the client has left
+        self._server.hooks.on_crash(self.head, error)
+        if begun:
+            return False
+        self.response_trailers = []
+        self._start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+        self._send_response([b"Internal Server Error"])
+        return True
+
+    def inform(self, status: int, reason: str, headers: Headers) -> None:
+        """Send an interim response (1xx), unless the client is too old for it.
+
+        Raises ``ClientGone``.
+        """
         if not self.head.http_1_0:
-            headers = response_headers(interim.fields, interim.connection_options)
-            reason = interim.reason or REASONS.get(interim.status, "")
-            self.stream.write(serialise_head(f"HTTP/1.1 {interim.status} {reason}", headers))
+            reason = reason or REASONS.get(status, "")
+            try:
+                self.stream.write(serialise_head(f"HTTP/1.1 {status} {reason}", headers))
+            except OSError as error:
+                raise ClientGone from error
 
     def switch_protocols(self, start_tunnel: Callable[[], None]) -> None:
         """Have ``start_tunnel`` called, instead of any answer, when the application returns.
@@ -327,21 +397,21 @@ class ClientConnection:
         self._buffer = b""
         return early
 
-    def _refuse(self, error: WireError) -> None:
+    def _refuse(self, error: WireError, head: RequestHead | None) -> None:
         """Answer a request that must not be acted upon, and say goodbye."""
-        self._server.on_refused(self.peer, error)
+        self._server.hooks.on_refused(self.peer, head, error)
         reason = REASONS.get(error.status, "Bad Request")
-        body = f"{reason}: {error}\n".encode("latin-1", "replace")
-        headers = [
-            ("Content-Type", "text/plain"),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ]
-        head = f"HTTP/1.1 {error.status} {reason}\r\n".encode("latin-1")
-        head += self._server.date_line + serialise_fields(headers) + b"\r\n"
+        headers, body = [("Connection", "close")], b""
+        if self._server.settings.explains_refusals:
+            headers.append(("Content-Type", "text/plain"))
+            body = f"{reason}: {error}\n".encode("latin-1", "replace")
+        headers.append(("Content-Length", str(len(body))))
+        start = f"HTTP/1.1 {error.status} {reason}\r\n".encode("latin-1")
+        start += self._server.date_line + serialise_fields(headers) + b"\r\n"
+        self.deadline = self._server.clock() + _LINGER_SECONDS
         try:
             if self._status != "sent":
-                self.stream.write(head + body)
+                self.stream.write(start + body)
                 self._linger()
             else:
                 self.stream.reset()
@@ -350,8 +420,8 @@ class ClientConnection:
 
     def _linger(self) -> None:
         """Let the client read our answer before the connection is gone (RFC 9112, 9.6)."""
-        self._state = _State.CLOSING
-        self.deadline = time.monotonic() + _LINGER_SECONDS
+        self._state = _CLOSING
+        self.deadline = self._server.clock() + _LINGER_SECONDS
         self.stream.shutdown_write()
         left = _LINGER_BYTES
         while left > 0:
@@ -379,31 +449,37 @@ class ClientConnection:
             self.stream.watch()
 
     def check(self, now: float) -> None:
-        """Give the client or the target up if its time is over, or the client has left."""
-        if now > self.deadline:
+        """Interrupt what waits for too long, or for a client that has left."""
+        if now >= self.deadline:
             self.deadline = NEVER
-            if self._state is _State.IDLE and self.stream.has_unread():
-                return  # just in time: the event is on its way
-            if self._state is _State.HEAD:
+            if self._state is _IDLE and self.stream.has_unread():
+                self.deadline = now + 1.0  # just in time: the event is on its way
+            elif self._state is _HEAD:
                 self.abort(WireError("no complete request head in time", 408))
+            elif self._state is _HANDSHAKE:
+                self.abort(TimeoutError(errno.ETIMEDOUT, "timed out"))
             else:
                 self.abort(ClientGone())
-        elif now > self.target_deadline:
-            self.target_deadline = NEVER
-            error, self._target_error = self._target_error, None
+        elif now >= self.wait_deadline:
+            self.wait_deadline = NEVER
+            error, self._wait_error = self._wait_error, None
             if error is not None:
                 self.abort(error)
-        elif self._state is _State.BUSY and self.stream.peer_has_finished():
+        elif (
+            self._state is _BUSY
+            and self._server.settings.interrupts
+            and self.stream.peer_has_finished()
+        ):
             # Behind a body that is not being read: no event announces that.
             self.abort(ClientGone())
 
-    def await_target(self, seconds: float | None, error: BaseException | None = None) -> None:
+    def limit_wait(self, seconds: float | None, error: BaseException | None = None) -> None:
         """Have ``error`` raised where the application waits, unless called again in time."""
         if seconds is None:
-            self.target_deadline = NEVER
+            self.wait_deadline = NEVER
         else:
-            self._target_error = error
-            self.target_deadline = time.monotonic() + seconds
+            self._wait_error = error
+            self.wait_deadline = self._server.clock() + seconds
 
     def abort(self, error: BaseException) -> None:
         """Raise ``error`` in the connection's greenlet, wherever it waits."""
@@ -411,6 +487,7 @@ class ClientConnection:
             self._greenlet.throw(error)
 
     def expire_soon(self, now: float) -> None:
-        """Close the connection within a second if it is idle (the worker is stopping)."""
-        if self._state is _State.IDLE:
-            self.deadline = min(self.deadline, now + 1.0)
+        """Close the connection soon if nobody has asked for anything (the server drains)."""
+        if self._state in (_IDLE, _HANDSHAKE):
+            grace = self._server.settings.drain_grace
+            self.deadline = min(self.deadline, now + grace)

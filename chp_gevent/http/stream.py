@@ -1,4 +1,4 @@
-"""Non-blocking byte streams over plain and TLS sockets: the only I/O of the data plane.
+"""Non-blocking byte streams over plain and TLS sockets.
 
 A stream has two faces. Greenlets use :meth:`Stream.read` and :meth:`Stream.write`, which
 park until the socket is ready. Event-loop code (the tunnel) uses :meth:`Stream.try_read`
@@ -9,11 +9,12 @@ which costs two ``epoll_ctl`` calls and a ``Waiter`` object. A stream's read wat
 armed while its owner does something else, so the end of a connection that nobody is
 reading is noticed too.
 
-Imported in workers only, after monkey patching: it needs gevent's ``ssl``.
+Imported after monkey patching only: it needs gevent's ``ssl``.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import errno
 import os
@@ -245,7 +246,7 @@ class Stream:
 
 
 class TLSStream(Stream):
-    """A connected TLS socket whose handshake is done.
+    """A connected TLS socket whose handshake is done, or done next by :meth:`handshake`.
 
     ``sock`` is an ``ssl.SSLSocket`` (gevent's after monkey patching) over a non-blocking
     descriptor. Its C object is used directly: the Python methods of both standard library
@@ -262,6 +263,25 @@ class TLSStream(Stream):
         self._farewell: bytes | None = None
         self._read_event = READ
         self._write_event = WRITE
+
+    def handshake(self) -> None:
+        """Do the handshake, waiting as often as it takes. Raises ``OSError``."""
+        if self._ssl is None:
+            raise ConnectionAbortedError("the peer had left already")
+        while True:
+            try:
+                self._ssl.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                self._wait(READ)
+            except ssl.SSLWantWriteError:
+                self._wait(WRITE)
+
+    def without_tls(self) -> Stream:
+        """Give up the socket, for a stream of what is below TLS; return that."""
+        sock = _socket.socket(fileno=self.release().detach())
+        sock.setblocking(False)
+        return Stream(sock, self._hub)
 
     def try_read(self, size: int = READ_SIZE) -> bytes | None:
         """As :meth:`Stream.try_read`; a connection cut without close_notify ends with ``b""``."""

@@ -17,14 +17,15 @@ import gevent
 from gevent.event import Event
 
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
-from chp_gevent.channel.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS, STATUS
+from chp_gevent.channel.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
+from chp_gevent.http.server import HTTPServer, WsgiApp
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
-from chp_gevent.management.http_server import HttpServer
 from chp_gevent.management.metrics import Metrics, MetricsApp
 from chp_gevent.management.process import ManagementContext, leave
 from chp_gevent.management.redirect import Redirect
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed
+from chp_gevent.management.serving import ManagementHooks, WholeBodies, server_settings
 from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.management.stores import Store, StoreError, open_store
 from chp_gevent.options import TcpAddress
@@ -53,7 +54,7 @@ class ManagementService:
         self._log = context.log
         self._segment = context.segment
         self._stopping = Event()
-        self._servers: list[HttpServer] = []
+        self._servers: list[HTTPServer] = []
         self._activity_failed = False
 
     def run(self) -> int:
@@ -126,28 +127,25 @@ class ManagementService:
         if sockets.get("metrics"):
             metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
             self._servers.append(
-                HttpServer("metrics server", MetricsApp(metrics), sockets["metrics"], self._log)
+                self._server("metrics server", MetricsApp(metrics), sockets["metrics"])
             )
         if sockets.get("redirect") and options.redirect is not None:
             self._servers.append(self._redirect_server(sockets["redirect"]))
         for server in self._servers:
             server.start()
 
-    def _api_server(self, listeners: list[socket.socket]) -> HttpServer:
-        def count_refused(status: int) -> None:
-            self._row[STATUS + status] += 1
+    def _server(self, name: str, app: WsgiApp, listeners: list[socket.socket]) -> HTTPServer:
+        hooks = ManagementHooks(name, self._log)
+        return HTTPServer(WholeBodies(app), server_settings(listeners), listeners, hooks)
 
+    def _api_server(self, listeners: list[socket.socket]) -> HTTPServer:
+        api = Api(self._routes, self._options.auth_token, self._row, self._log)
         api_tls = self._options.api_tls
-        return HttpServer(
-            "API",
-            Api(self._routes, self._options.auth_token, self._row, self._log),
-            listeners,
-            self._log,
-            tls=server_context(api_tls) if api_tls is not None else None,
-            on_refused=count_refused,
-        )
+        tls = server_context(api_tls) if api_tls is not None else None
+        hooks = ManagementHooks("API", self._log, self._row)
+        return HTTPServer(WholeBodies(api), server_settings(listeners, tls), listeners, hooks)
 
-    def _redirect_server(self, listeners: list[socket.socket]) -> HttpServer:
+    def _redirect_server(self, listeners: list[socket.socket]) -> HTTPServer:
         assert self._options.redirect is not None
         to_port = self._options.redirect.to_port
         listen = self._options.listen
@@ -155,7 +153,7 @@ class ManagementService:
         from_port = listeners[0].getsockname()[1]
         if not self._restarted:
             self._log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
-        return HttpServer("redirect server", Redirect(to_port, listen_port), listeners, self._log)
+        return self._server("redirect server", Redirect(to_port, listen_port), listeners)
 
     def _report_ready(self) -> None:
         ready_fd = self._context.ready_fd
@@ -189,8 +187,6 @@ class ManagementService:
         if os.getppid() != self._context.parent_pid:
             leave(os.EX_OK)
         self._segment.words[HEARTBEAT] = int(time.monotonic() * 1000)
-        for server in self._servers:
-            server.tick()
         self._row[OPEN_CONNECTIONS] = sum(server.open_connections for server in self._servers)
 
     def _flush_statsd(self) -> None:
@@ -215,7 +211,9 @@ class ManagementService:
 
     def _stop(self) -> None:
         try:
-            gevent.joinall([gevent.spawn(each.drain, DRAIN_TIMEOUT) for each in self._servers])
+            for server in self._servers:
+                server.drain()
+            gevent.joinall([gevent.spawn(each.join, DRAIN_TIMEOUT) for each in self._servers])
             self._flush_statsd()
             self._save_activity()
             self._routes.close_store()

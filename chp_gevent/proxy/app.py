@@ -28,15 +28,16 @@ from chp_gevent.channel.segment import (
     Segment,
 )
 from chp_gevent.channel.subscriber import Subscriber
+from chp_gevent.http.answer import AnswerFields, Headers
+from chp_gevent.http.connection import ClientConnection, StartResponse
+from chp_gevent.http.peer import Peer
+from chp_gevent.http.wire import RequestHead, ResponseHead, serialise_fields
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
-from chp_gevent.http.connection import ClientConnection, StartResponse
 from chp_gevent.proxy.errors import ErrorPages
 from chp_gevent.proxy.exchange import Exchange, may_retry
-from chp_gevent.proxy.headers import AnswerFields, Peer
 from chp_gevent.proxy.target import Target, joined_path, origin_form, without_prefix
 from chp_gevent.proxy.upstream import TargetError, Upstream
-from chp_gevent.http.wire import RequestHead, ResponseHead, serialise_fields
 from chp_gevent.proxy.wsgi_client import client_from_environ
 from chp_gevent.routing.paths import MalformedPath, request_path
 from chp_gevent.routing.table import Route, RouteTable
@@ -228,7 +229,7 @@ class ProxyApplication:
         if status >= 300:
             return body
         self._touch(route)
-        if isinstance(body, list):
+        if exchange.over:
             return body
         return self._touching(body, route, client.head)
 
@@ -257,8 +258,8 @@ class ProxyApplication:
             raise
 
     def _with_location(
-        self, headers: header_fields.Headers, head: RequestHead, route: Route
-    ) -> header_fields.Headers:
+        self, headers: Headers, head: RequestHead, route: Route
+    ) -> Headers:
         options = self._options
         target, _ = self._upstream.target(route.target)
         host = head.noted.get("host", [""])[0] if options.auto_rewrite else None

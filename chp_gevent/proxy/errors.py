@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import gevent
 
+from chp_gevent.http.answer import Headers
+from chp_gevent.http.wire import serialise_head
 from chp_gevent.options import ProxyOptions
-from chp_gevent.proxy.headers import Headers
 from chp_gevent.proxy.target import joined_path
 from chp_gevent.proxy.upstream import TargetError, Upstream, read_body, response_body
-from chp_gevent.http.wire import serialise_head
 
 log = logging.getLogger("chp_gevent.proxy")
 
@@ -81,7 +81,8 @@ class ErrorPages:
         target, pool = self._upstream.target(url)
         base, mark, query = target.path.partition("?")
         base = base if base.endswith("/") else base + "/"
-        asked = f"url={quote(request_target.encode('latin-1'), safe='*-._')}"
+        escaped = quote(request_target.encode("latin-1"), safe="*-._").replace("~", "%7E")
+        asked = f"url={escaped}"  # as JavaScript's URLSearchParams writes it
         path = f"{base}{code}?{query}{'&' if mark else ''}{asked}"
         request = serialise_head(
             f"GET {joined_path('/', path)} HTTP/1.1", [("Host", target.origin)]
@@ -92,7 +93,7 @@ class ErrorPages:
             with gevent.Timeout(ERROR_TARGET_TIMEOUT):
                 connection.send_head(request)
                 head = connection.read_response("GET", _ignore)
-                decoder, received = response_body(connection, head)
+                decoder, received = response_body(head, connection.take_received())
                 pieces, size = [received], len(received)
                 for piece in read_body(connection, decoder):
                     pieces.append(piece)

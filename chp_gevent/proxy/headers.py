@@ -7,15 +7,13 @@ Order, case and duplicates of what is forwarded are kept. Hop-by-hop fields (RFC
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Iterable, Mapping
 from itertools import product
-from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from chp_gevent.http.wire import Field, serialise_fields
-
-Headers = list[tuple[str, str]]
+from chp_gevent.http.answer import Headers
+from chp_gevent.http.peer import Peer
+from chp_gevent.http.wire import Field
 
 HOP_BY_HOP = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te "
@@ -64,32 +62,6 @@ _NOT_IN_TRAILERS = HOP_BY_HOP.union(
 
 _HOST_PORT = re.compile(r":(\d+)")
 _REDIRECTS = frozenset((201, 301, 302, 307, 308))
-
-
-class Peer(NamedTuple):
-    """Who sent a request: address (empty for UNIX sockets), over TLS or not, trusted.
-
-    ``trusted`` says whether the ``X-Forwarded-*`` fields that it sent are to be believed.
-    """
-
-    address: str
-    secure: bool
-    trusted: bool
-
-
-def is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network] | None) -> bool:
-    """Whether ``X-Forwarded-*`` from this peer are kept (``--trusted-proxies``).
-
-    ``None`` trusts everyone, as CHP does. IPv4 addresses on an IPv6 socket are compared as
-    what they are. A peer on a UNIX socket is a local proxy and is trusted.
-    """
-    if trusted is None or not address:
-        return True
-    ip = ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    if mapped is not None:
-        ip = mapped
-    return any(ip.version == network.version and ip in network for network in trusted)
 
 
 def request_headers(
@@ -191,31 +163,6 @@ def response_headers(fields: Iterable[Field], named: frozenset[str]) -> Headers:
 def trailer_headers(fields: Iterable[Field]) -> Headers:
     """Return the trailer fields that go on, in either direction."""
     return [(name, value) for name, value, lower, _ in fields if lower not in _NOT_IN_TRAILERS]
-
-
-class AnswerFields:
-    """The header fields of an answer, and what a server has to know of them.
-
-    Attributes:
-        fields: the fields; not to be changed.
-        block: the same as they are sent.
-        content_length: what ``Content-Length`` says in bytes, None if there is none.
-        dated: whether there is a ``Date``.
-    """
-
-    __slots__ = ("block", "content_length", "dated", "fields")
-
-    def __init__(self, fields: Headers) -> None:
-        self.fields = fields
-        self.block = serialise_fields(fields)
-        self.content_length: int | None = None
-        self.dated = False
-        for name, value in fields:
-            lower = name.lower()
-            if lower == "content-length":
-                self.content_length = int(value)
-            elif lower == "date":
-                self.dated = True
 
 
 def rewrites_location(status: int) -> bool:

@@ -16,8 +16,8 @@ from chp_gevent.channel.segment import (
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.stream import Stream
-from chp_gevent.proxy.tunnel import Tunnel
 from chp_gevent.http.wire import ResponseHead
+from chp_gevent.proxy.tunnel import Tunnel
 from chp_gevent.routing.table import Route
 
 log = logging.getLogger("chp_gevent.proxy")

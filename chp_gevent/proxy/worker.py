@@ -18,8 +18,6 @@ from chp_gevent.options import Options
 
 # How often, in seconds, a worker tells the arbiter that it lives and looks for changes.
 HEARTBEAT = 1.0
-# How often a stopping worker looks whether its last connection has ended.
-_DRAIN_POLL = 0.05
 
 
 class ProxyWorker(GeventWorker):
@@ -46,9 +44,10 @@ class ProxyWorker(GeventWorker):
     def load_wsgi(self) -> None:
         """Build the data plane, then load the application that wraps it, if any does."""
         from chp_gevent.channel.subscriber import Subscriber
+        from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
-        from chp_gevent.http.server import HTTPServer
+        from chp_gevent.proxy.serving import WorkerHooks, server_settings
         from chp_gevent.proxy.upgrades import Upgrades
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
@@ -78,7 +77,8 @@ class ProxyWorker(GeventWorker):
         wsgi.install(proxy)
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
-        self.server = HTTPServer(app, self.options, row, self._other_rows(), self.sockets)
+        hooks = WorkerHooks(row, self._other_rows())
+        self.server = HTTPServer(app, server_settings(self.options), self.sockets, hooks)
         upgrades.server = self.server
 
     def _other_rows(self) -> list[memoryview[int]]:
@@ -96,15 +96,14 @@ class ProxyWorker(GeventWorker):
         while self.alive:
             self._beat()
             gevent.sleep(HEARTBEAT)
-        # From the hub, as everything that may start to serve a connection.
-        gevent.get_hub().loop.run_callback(self.server.drain)
-        gevent.sleep(0)
+        self.server.drain()
         for sock in self.sockets:
             sock.close()
         deadline = time.monotonic() + self.options.drain_timeout
-        while self.server.busy and time.monotonic() < deadline:
+        while (left := deadline - time.monotonic()) > 0:
             self._beat()
-            gevent.sleep(_DRAIN_POLL)
+            if self.server.join(min(HEARTBEAT, left)):
+                break
         if self.server.busy:
             self.log.warning("%d connections cut off after the drain timeout", self.server.busy)
         self.server.stop()

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from chp_gevent.proxy.headers import AnswerFields, Headers, Peer
-from chp_gevent.http.wire import Field, HeaderSection, RequestHead, ResponseHead
+from chp_gevent.http.answer import AnswerFields, Headers
+from chp_gevent.http.peer import Peer
+from chp_gevent.http.wire import Field, HeaderSection, RequestHead
 
 
 class WSGIBody:
@@ -45,7 +46,7 @@ class WSGIClient:
     as far as a plain environ allows.
     """
 
-    target_deadline = float("inf")
+    wait_deadline = float("inf")
 
     def __init__(self, head: RequestHead, body: WSGIBody, peer: Peer) -> None:
         self.head = head
@@ -54,10 +55,10 @@ class WSGIClient:
         self.response_trailers: Headers = []
         self.prepared: AnswerFields | None = None
 
-    def inform(self, interim: ResponseHead) -> None:
+    def inform(self, status: int, reason: str, headers: Headers) -> None:
         """Drop an interim response: WSGI has no way for it."""
 
-    def await_target(self, seconds: float | None, error: BaseException | None = None) -> None:
+    def limit_wait(self, seconds: float | None, error: BaseException | None = None) -> None:
         """Do nothing: the server's own limits apply."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from chp_gevent.options import LimitOptions
 from chp_gevent.http.wire import (
     BodyDecoder,
     ChunkedDecoder,
@@ -18,6 +17,7 @@ from chp_gevent.http.wire import (
     parse_request_head,
     parse_response_head,
 )
+from chp_gevent.options import LimitOptions
 
 
 def feed_all(decoder: BodyDecoder, *pieces: bytes) -> bytes:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from chp_gevent.options import LimitOptions
 from chp_gevent.http.wire import (
     HEAD_END,
     Field,
@@ -22,9 +21,11 @@ from chp_gevent.http.wire import (
     parse_request_head,
     parse_response_head,
 )
+from chp_gevent.options import LimitOptions
 from tests.http import wire_strategies as wire
 
 LIMITS = LimitOptions()
+Parser = httptools.HttpRequestParser | httptools.HttpResponseParser
 
 
 class Seen:
@@ -53,7 +54,7 @@ class Seen:
     def on_message_complete(self) -> None:
         self.messages += 1
 
-    def read(self, parser: httptools.HttpParser, message: bytes) -> None:
+    def read(self, parser: Parser, message: bytes) -> None:
         try:
             parser.feed_data(message)
         except httptools.HttpParserUpgrade:

@@ -118,6 +118,7 @@ def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes:
     return bytes(data)
 
 
+@st.composite
 def split(draw: st.DrawFn, data: bytes) -> list[bytes]:
     """Cut ``data`` into pieces, none of them empty."""
     cuts = draw(st.lists(st.integers(1, max(len(data) - 1, 1)), max_size=8))

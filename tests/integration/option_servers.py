@@ -35,18 +35,24 @@ def start_server(
     env: Mapping[str, str] | None = None,
     token: str | None = TOKEN,
     stop: signal.Signals = signal.SIGINT,
+    ready_line: str = "Proxy API at",
 ) -> Iterator[Proxy]:
     """Run a server with these flags until the block ends; it listens when the block begins.
 
     Unlike ``server.start_proxy`` this may be one that speaks TLS, or listens on UNIX sockets.
     Ports on 127.0.0.1 and one worker are added where the flags don't speak of them. ``stop``
-    is what ends it: SIGINT is quicker than SIGTERM.
+    is what ends it: SIGINT is quicker than SIGTERM. ``ready_line`` is the line of the log that
+    says that it listens; where the log is silent it is empty, and the ports tell.
     """
     arguments, ports = with_addresses(flags)
     proxy = Proxy(_spawn(arguments, env or {}, token), *ports, token)
     server.running.append(proxy)
     try:
-        wait_until(lambda: _listens(proxy), START_TIMEOUT, lambda: f"it listens:\n{proxy.log()}")
+        wait_until(
+            lambda: _listens(proxy, ready_line),
+            START_TIMEOUT,
+            lambda: f"it listens:\n{proxy.log()}",
+        )
         yield proxy
         proxy.api.close()
         if proxy.process.poll() is None:
@@ -99,14 +105,15 @@ def _spawn(
     )
 
 
-def _listens(proxy: Proxy) -> bool:
+def _listens(proxy: Proxy, ready_line: str) -> bool:
     if proxy.process.poll() is not None:
         raise AssertionError(f"left with {proxy.wait()}:\n{proxy.log()}")
-    if "Proxy API at" not in proxy.log():
+    if ready_line not in proxy.log():
         return False
     # The other command says so before it has looked its addresses up.
-    ports = [port for port in (proxy.port, proxy.api_port) if port and OTHER_COMMAND]
-    return all(connects("127.0.0.1", port) for port in ports)
+    asked = OTHER_COMMAND or not ready_line
+    ports = [port for port in (proxy.port, proxy.api_port) if port and asked]
+    return all(connects("127.0.0.1", port) or connects("::1", port) for port in ports)
 
 
 def connects(host: str, port: int) -> bool:

@@ -14,10 +14,9 @@ import pytest
 
 from tests.integration.option_servers import connects, start_server, with_addresses
 from tests.integration.server import TOKEN, free_ports, run_to_exit
-from tests.peers import EchoTarget, RawClient, fetch, get, wait_until
-from tests.peers.upgrades import receive, switched_client
-from tests.peers.raw_target import RawTarget
-from tests.peers.upgrades import echo, switched
+from tests.peers import EchoTarget, RawClient, RawTarget, fetch, get
+from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.test_tls import Authority
 
 
 def has_ipv6() -> bool:
@@ -67,7 +66,7 @@ def test_an_empty_ip_is_all_interfaces_and_an_address_is_itself_alone() -> None:
 def test_the_api_listens_on_all_addresses_of_localhost_and_an_empty_ip_is_all() -> None:
     names = {info[4][0] for info in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
     with start_server("--ip", "::1", "--api-ip", "localhost", token=None) as proxy:
-        proxy.wait_for_log(r"Proxy API at http://localhost:\d+/api/routes")
+        proxy.wait_for_log(r"Proxy API at http://\S*localhost\S*/api/routes")
         answering = {str(name) for name in names if connects(str(name), proxy.api_port)}
         assert answering
         assert not connects("127.0.0.1", proxy.port)
@@ -122,8 +121,7 @@ def test_unix_sockets_serve_all_that_ports_do_and_replace_those_of_the_dead(
         assert b"requests_ws 1" in fetch(metrics, get("/metrics")).body
 
         for path in (public, api, metrics):
-            with pytest.raises(AssertionError, match="already in use|in use"):
-                raise AssertionError(refused("--metrics-socket", path))
+            assert "in use" in refused("--metrics-socket", path)
         proxy.signal(signal.SIGTERM)
         assert proxy.wait() == 0
     assert [path for path in stale.values() if os.path.exists(path)] == []
@@ -167,9 +165,7 @@ def test_a_start_that_fails_leaves_no_sockets_behind(tmp_path: Path, living: str
 
 @pytest.mark.ours
 @pytest.mark.parametrize("flag", ["--metrics-port", "--redirect-port"])
-def test_ports_in_use_are_named_with_their_option(
-    flag: str, tls_flags: tuple[str, ...]
-) -> None:
+def test_ports_in_use_are_named_with_their_option(flag: str, tls_flags: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refused(*tls_flags, flag, port)
@@ -180,8 +176,6 @@ def test_ports_in_use_are_named_with_their_option(
 @pytest.fixture(scope="module")
 def tls_flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Flags that turn TLS on, as ``--redirect-port`` needs it."""
-    from tests.test_tls import Authority
-
     key, cert = Authority(tmp_path_factory.mktemp("tls") / "ca").issue("localhost")
     return "--ssl-key", key, "--ssl-cert", cert
 
@@ -201,7 +195,7 @@ def test_an_address_that_is_not_ours_is_named_with_its_option(flag: str, value: 
 def test_a_socket_excludes_an_address(other: tuple[str, str]) -> None:
     done = run_to_exit("--socket", "/nowhere/x", *other)
     assert done.returncode == 1
-    assert f"option '--socket" in done.stderr
+    assert "option '--socket" in done.stderr
     assert f"cannot be used with option '{other[0]}" in done.stderr
 
 
@@ -209,5 +203,7 @@ def test_a_socket_excludes_an_address(other: tuple[str, str]) -> None:
 def test_the_socket_of_the_api_wins_over_its_address(tmp_path: Path) -> None:
     path = str(tmp_path / "api")
     with start_server("--api-socket", path, "--api-port", "1", "--api-ip", "127.0.0.1") as proxy:
-        proxy.wait_for_log("warn: No effect of --api-ip, --api-port: the API listens on --api-socket")
+        proxy.wait_for_log(
+            "warn: No effect of --api-ip, --api-port: the API listens on --api-socket"
+        )
         assert fetch(path, get("/api/routes")).status == 403

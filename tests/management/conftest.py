@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,41 +12,12 @@ import pytest
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.publisher import Publisher
 from chp_gevent.channel.segment import Segment
-from chp_gevent.logs import LineHandler
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.routes import Routes
 from tests.management.calls import Call, WsgiAnswer, call_wsgi
 
 ROWS = 4
-
-
-class Lines(LineHandler):
-    """Keeps what is logged, as the server would print it, without the time."""
-
-    def __init__(self) -> None:
-        super().__init__(-1)
-        self.lines: list[str] = []
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        self.lines.append(self.line(record).split("[ConfigProxy] ", 1)[1])
-        return True
-
-
-@pytest.fixture
-def log() -> Iterator[logging.Logger]:
-    """A logger of its own, at the default level."""
-    logger = logging.Logger("test", logging.INFO)
-    yield logger
-    logger.handlers.clear()
-
-
-@pytest.fixture
-def lines(log: logging.Logger) -> list[str]:
-    """The lines logged by ``log``."""
-    handler = Lines()
-    log.addHandler(handler)
-    return handler.lines
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""Runs an HttpServer in a thread with an event loop of its own, under a clock of the test's."""
+"""Runs an HTTPServer in a thread with an event loop of its own, under a clock of the test's."""
 
 from __future__ import annotations
 
-import logging
 import queue
 import socket
 import threading
@@ -13,7 +12,9 @@ from typing import Any, TypeVar
 import gevent
 from gevent.event import Event
 
-from chp_gevent.management.http_server import HttpServer
+from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.server import HTTPServer
+from chp_gevent.http.settings import ServerSettings
 
 T = TypeVar("T")
 
@@ -35,25 +36,23 @@ class ServerThread:
 
     Attributes:
         address: what a RawClient connects to.
-        refused: the statuses of requests that the application never saw.
     """
 
     def __init__(
         self,
         application: Any,
-        log: logging.Logger,
+        hooks: ServerHooks,
+        settings: ServerSettings,
         *,
         listener: socket.socket | None = None,
-        **options: Any,
     ) -> None:
         self.listener = listener or socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
-        self.refused: list[int] = []
         self.clock = ManualClock()
-        self.server: HttpServer
+        self.server: HTTPServer
         self._application = application
-        self._log = log
-        self._options = options
+        self._hooks = hooks
+        self._settings = settings
         self._commands: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -73,17 +72,15 @@ class ServerThread:
     def advance(self, seconds: float) -> None:
         """Let time pass, and the server notice it."""
         self.clock.now += seconds
-        self.run(self.server.tick)
+        self.run(self._sweep)
+
+    def _sweep(self) -> None:
+        gevent.get_hub().loop.run_callback(self.server.sweep)
+        gevent.sleep(0)
 
     def _run(self) -> None:
-        self.server = HttpServer(
-            "test server",
-            self._application,
-            [self.listener],
-            self._log,
-            on_refused=self.refused.append,
-            clock=self.clock,
-            **self._options,
+        self.server = HTTPServer(
+            self._application, self._settings, [self.listener], self._hooks, clock=self.clock
         )
         self.server.start()
         self._end = Event()

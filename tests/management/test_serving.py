@@ -1,4 +1,4 @@
-"""The HTTP server of the management process, byte by byte."""
+"""The HTTP servers of the management process, byte by byte."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import trustme
 
-from chp_gevent.management import http_server
-from chp_gevent.management.http_connection import MAX_BODY
-from chp_gevent.management.http_server import Timeouts
+from chp_gevent.channel.segment import Segment
+from chp_gevent.http import acceptor
+from chp_gevent.management import serving
+from chp_gevent.management.counters import management_row, statuses
+from chp_gevent.management.serving import MAX_BODY, ManagementHooks, WholeBodies, server_settings
 from chp_gevent.options import ServerTlsOptions
 from chp_gevent.tls import server_context
-from tests.management.server_thread import ServerThread
+from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, chunked, get, wait_until
 
 BIG = b"x" * 20_000_000
@@ -44,10 +46,31 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     return [environ["REQUEST_METHOD"].encode(), b" ", environ["wsgi.input"].read()]
 
 
+def management_server(
+    log: logging.Logger,
+    *,
+    app: Any = application,
+    row: memoryview[int] | None = None,
+    listener: socket.socket | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> ServerThread:
+    """Return a server as the management process has them."""
+    listener = listener or socket.create_server(("127.0.0.1", 0))
+    hooks = ManagementHooks("test server", log, row)
+    settings = server_settings([listener], tls)
+    return ServerThread(WholeBodies(app), hooks, settings, listener=listener)
+
+
 @pytest.fixture
-def server(log: logging.Logger) -> Iterator[ServerThread]:
+def row(segment: Segment) -> memoryview[int]:
+    """Where the server counts the requests that it refuses."""
+    return management_row(segment)
+
+
+@pytest.fixture
+def server(log: logging.Logger, row: memoryview[int]) -> Iterator[ServerThread]:
     """A plain server."""
-    with ServerThread(application, log) as server:
+    with management_server(log, row=row) as server:
         yield server
 
 
@@ -196,13 +219,13 @@ def test_the_application_finds_what_wsgi_promises(
     ],
 )
 def test_what_could_be_misread_or_is_too_much_is_refused(
-    server: ServerThread, client: RawClient, lines: list[str], data: str, status: int
+    row: memoryview[int], client: RawClient, lines: list[str], data: str, status: int
 ) -> None:
     answer = client.request(data)
     assert (answer.status, answer.body) == (status, b"")
     assert answer.all("connection") == ["close"]
     client.assert_closed()
-    assert server.refused == [status]
+    assert statuses(row) == {status: 1}
     assert len(lines) == 1
     assert lines[0].startswith(f"warn: {status} ")
 
@@ -314,7 +337,7 @@ def test_a_unix_socket_serves_as_well(log: logging.Logger, tmp_path: Path) -> No
     listener.bind(str(tmp_path / "s"))
     listener.listen()
     with (
-        ServerThread(application, log, listener=listener) as server,
+        management_server(log, listener=listener) as server,
         RawClient(server.address) as client,
     ):
         assert client.request(post(b"x")).body == b"POST x"
@@ -324,8 +347,8 @@ def test_a_unix_socket_serves_as_well(log: logging.Logger, tmp_path: Path) -> No
 def test_too_many_connections_wait_in_the_backlog(
     log: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
-    with ServerThread(application, log) as server:
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
+    with management_server(log) as server:
         first, second, third = (RawClient(server.address) for _ in range(3))
         assert first.request(get("/")).status == 200
         assert second.request(get("/")).status == 200
@@ -341,18 +364,19 @@ def test_running_out_of_descriptors_is_logged_once_and_passes(
     server: ServerThread, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [OSError(errno.EMFILE, "Too many open files")] * 3
-    accept = http_server._Listener.accept
+    accept = acceptor._Listener.accept
 
     def accept_or_fail(listener: Any) -> Any:
         if failures:
             raise failures.pop()
         return accept(listener)
 
-    monkeypatch.setattr(http_server._Listener, "accept", accept_or_fail)
+    monkeypatch.setattr(acceptor._Listener, "accept", accept_or_fail)
     with RawClient(server.address) as client:
         assert client.request(get("/")).status == 200
     assert lines == [
-        "error: The test server can't accept connections: [Errno 24] Too many open files"
+        "error: The test server can't accept connections: [Errno 24] Too many open files; "
+        "raise the limit of open files"
     ]
 
 
@@ -364,7 +388,7 @@ def test_draining_closes_what_is_idle_and_answers_what_is_not(log: logging.Logge
         leave.wait(10)
         return application(environ, start_response)
 
-    with ServerThread(slow, log) as server:
+    with management_server(log, app=slow) as server:
         idle, fresh, busy = (RawClient(server.address) for _ in range(3))
         leave.set()
         assert idle.request(get("/")).status == 200
@@ -376,7 +400,8 @@ def test_draining_closes_what_is_idle_and_answers_what_is_not(log: logging.Logge
         drained = threading.Event()
 
         def drain() -> None:
-            server.server.drain(5.0)
+            server.server.drain()
+            assert server.server.join(5.0)
             drained.set()
 
         server.run_later(drain)
@@ -419,8 +444,7 @@ def tls_options(authority: trustme.CA, tmp_path: Path) -> ServerTlsOptions:
 def tls_server(log: logging.Logger, tls_options: ServerTlsOptions) -> Iterator[ServerThread]:
     """A server that wants certificates from its clients, as JupyterHub's internal_ssl does."""
     context = server_context(tls_options)
-    timeouts = Timeouts(request=60)
-    with ServerThread(application, log, tls=context, timeouts=timeouts) as server:
+    with management_server(log, tls=context) as server:
         yield server
 
 

@@ -1,0 +1,71 @@
+"""What a server tells its owner."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+
+from gevent import GreenletExit
+
+from chp_gevent.http.peer import Peer
+from chp_gevent.http.wire import RequestHead, WireError
+from chp_gevent.tls import describe_failure
+
+
+class ServerHooks:
+    """What a server asks its owner and tells him; this one only writes the log.
+
+    Args:
+        name: what the log calls the server.
+        log: its logger.
+
+    Attributes:
+        shares_sockets: whether other processes accept from the same sockets.
+    """
+
+    shares_sockets = False
+
+    def __init__(self, name: str, log: logging.Logger) -> None:
+        self.name = name
+        self.log = log
+
+    def on_connections(self, count: int) -> None:
+        """Take note of how many connections are open."""
+
+    def on_accepting(self, accepting: bool) -> None:
+        """Take note that the server accepts connections from now on, or never again."""
+
+    def should_defer(self) -> bool:
+        """Whether another process that shares the sockets should have the next connection."""
+        return False
+
+    def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
+        """Take note of a request that is refused; ``head`` is None if it is what was wrong."""
+        self.log.warning("%s refused a request from %s: %s", error.status, peer, error)
+
+    def on_crash(self, head: RequestHead | None, error: BaseException) -> None:
+        """Take note of an error that is nobody's fault but the application's (or ours)."""
+        if isinstance(error, GreenletExit):
+            return
+        request = f"{head.method} {head.target.partition('?')[0]}" if head else "a connection"
+        reason = f"{type(error).__name__}: {error}"
+        self.log.error("Error in handler for %s: %s", request, reason)
+        self.log.debug("Traceback of that error", exc_info=error)
+
+    def on_handshake_failed(self, peer: Peer, error: OSError) -> None:
+        """Take note of a connection on which TLS was not agreed upon."""
+        # Who connects and leaves at once, as health checks do, is no reason for a warning.
+        gone = isinstance(error, ssl.SSLEOFError | ConnectionError)
+        self.log.log(
+            logging.DEBUG if gone else logging.WARNING,
+            "TLS handshake of %s with the %s failed: %s",
+            peer,
+            self.name,
+            describe_failure(error),
+        )
+
+    def on_accept_failed(self, error: OSError) -> None:
+        """Take note that there are no descriptors for connections; called once a minute."""
+        self.log.error(
+            "The %s can't accept connections: %s; raise the limit of open files", self.name, error
+        )

@@ -1,0 +1,114 @@
+"""How the management process serves clients: its servers' settings, limits and accounts."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+from typing import Any
+
+from chp_gevent.channel.segment import STATUS
+from chp_gevent.http.connection import ClientConnection
+from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.peer import Peer
+from chp_gevent.http.server import WsgiApp
+from chp_gevent.http.settings import ServerSettings
+from chp_gevent.http.wire import RequestHead, WireError
+from chp_gevent.options import LimitOptions
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request's body; 413."""
+
+HEAD_LIMITS = LimitOptions(max_request_line=16 * 1024, max_header_size=32 * 1024)
+"""Node, too, answers 431 to heads of more than 16 KiB."""
+
+MAX_CONNECTIONS = 1000
+"""Open connections of one server; more wait in the backlog. Never more than a quarter of the
+descriptors that the process may have: no server can take them from the others."""
+
+IDLE_TIMEOUT = 5
+"""Seconds that are announced for a connection without a request: Node's value."""
+
+REQUEST_TIMEOUT = 60.0
+"""Seconds for each of a request's head, its body, and the reading of the answer."""
+
+
+def server_settings(
+    listeners: Sequence[socket.socket], tls: ssl.SSLContext | None = None
+) -> ServerSettings:
+    """Return the settings of a server on these sockets."""
+    listener = listeners[0]
+    on_unix = listener.family == socket.AF_UNIX
+    name, port = ("", "") if on_unix else listener.getsockname()[:2]
+    return ServerSettings(
+        limits=HEAD_LIMITS,
+        max_connections=min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4),
+        # One second more than announced: a client that comes just in time is not let down.
+        idle_timeout=IDLE_TIMEOUT + 1.0,
+        announced_timeout=IDLE_TIMEOUT,
+        drain_grace=0.0,
+        client_timeout=REQUEST_TIMEOUT,
+        # A change that has been asked for is made, to its end, whether the client stays or not.
+        interrupts=False,
+        # CHP closes connections of HTTP/1.0 clients even if they would like to keep them.
+        keeps_http_1_0=False,
+        explains_refusals=False,
+        tls=tls,
+        server_name=name or "localhost",
+        server_port=str(port),
+    )
+
+
+class ManagementHooks(ServerHooks):
+    """Logs refused requests like calls, and counts them in ``row`` if there is one."""
+
+    def __init__(self, name: str, log: logging.Logger, row: memoryview[int] | None = None) -> None:
+        super().__init__(name, log)
+        self._row = row
+
+    def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
+        """See ``ServerHooks``."""
+        if self._row is not None:
+            self._row[STATUS + error.status] += 1
+        if head is None:
+            super().on_refused(peer, head, error)
+        else:
+            url = head.target.partition("?")[0]
+            self.log.warning("%s %s %s %s", error.status, head.method, url, error)
+
+
+class WholeBodies:
+    """WSGI middleware that reads the body of a request before the application is called.
+
+    Raises ``WireError`` for bodies of more than ``MAX_BODY`` bytes, and for those that take
+    more than ``REQUEST_TIMEOUT`` seconds; the server refuses such requests.
+    """
+
+    def __init__(self, app: WsgiApp) -> None:
+        self._app = app
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        client: ClientConnection = environ["chp.client"]
+        if client.head.has_body:
+            environ["wsgi.input"] = BytesIO(_body(client))
+        return self._app(environ, start_response)
+
+
+def _body(client: ClientConnection) -> bytes:
+    if (client.head.content_length or 0) > MAX_BODY:
+        raise WireError("body too large", 413)
+    # Nearly always, all of it came with the head.
+    body = client.body.take_if_complete()
+    if body is None:
+        client.limit_wait(REQUEST_TIMEOUT, WireError("request not complete in time", 408))
+        body = client.body.read(MAX_BODY + 1)
+        client.limit_wait(None)
+    if len(body) > MAX_BODY:
+        raise WireError("body too large", 413)
+    return body

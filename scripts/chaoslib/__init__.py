@@ -1,0 +1,1 @@
+"""Random failures under mixed traffic: what ``scripts/chaos`` is made of."""
