@@ -1,8 +1,10 @@
-"""The header fields of an answer, as a server has to know them."""
+"""What answers are made of: their header fields, and whole ones to what is refused."""
 
 from __future__ import annotations
 
-from chp_gevent.http.wire import serialise_fields
+from http.client import responses as REASONS
+
+from chp_gevent.http.wire import WireError, serialise_fields
 
 Headers = list[tuple[str, str]]
 
@@ -34,3 +36,15 @@ class AnswerFields:
                 self.content_length = int(value)
             elif lower == "date":
                 self.dated = True
+
+
+def refusal(error: WireError, date_line: bytes, *, explained: bool) -> bytes:
+    """Return the last answer of a connection, to a request that must not be acted upon."""
+    reason = REASONS.get(error.status, "Bad Request")
+    fields, body = [("Connection", "close")], b""
+    if explained:
+        fields.append(("Content-Type", "text/plain"))
+        body = f"{reason}: {error}\n".encode("latin-1", "replace")
+    fields.append(("Content-Length", str(len(body))))
+    start = f"HTTP/1.1 {error.status} {reason}\r\n".encode("latin-1")
+    return start + date_line + serialise_fields(fields) + b"\r\n" + body

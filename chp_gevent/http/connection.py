@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from gevent import getcurrent
 
-from chp_gevent.http.answer import AnswerFields, Headers
+from chp_gevent.http.answer import AnswerFields, Headers, refusal
 from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.stream import Stream, TLSStream
@@ -28,7 +28,6 @@ from chp_gevent.http.wire import (
     head_too_large,
     last_chunk,
     parse_request_head,
-    serialise_fields,
     serialise_head,
 )
 
@@ -320,14 +319,17 @@ class ClientConnection:
     def _response_head(self, result: Iterable[bytes]) -> tuple[bytes, bool, float]:
         """Return the head of the answer, whether it is chunked, and the body's length.
 
-        A list of one piece, or of none, has a length, if the application gives it no other.
-        Raises ``ValueError`` when the application's header fields are none.
+        A list has a length, if the application gives it no other.
+        Raises ``ValueError`` when the application's header fields are none, and
+        ``RuntimeError`` when it has started no answer.
         """
         head = self.head
         status = self._status
         fields = self.prepared
         # Tuples of the same identity: comparing costs nothing, and middleware may have its say.
         if fields is None or fields.fields != self._headers:
+            if not status:
+                raise RuntimeError("no call of start_response")
             fields = AnswerFields(self._headers)
         self._status = "sent"
         length: float | None = fields.content_length
@@ -336,8 +338,8 @@ class ClientConnection:
         bodiless = has_no_length or head.method == "HEAD"
         chunked = False
         if length is None:
-            if isinstance(result, list) and len(result) < 2 and not has_no_length:
-                length = len(result[0]) if result else 0
+            if isinstance(result, list) and not has_no_length:
+                length = sum(map(len, result))
                 end = b"Content-Length: %d\r\n\r\n" % length
             elif head.http_1_0:
                 self._close = self._close or not bodiless
@@ -400,18 +402,13 @@ class ClientConnection:
     def _refuse(self, error: WireError, head: RequestHead | None) -> None:
         """Answer a request that must not be acted upon, and say goodbye."""
         self._server.hooks.on_refused(self.peer, head, error)
-        reason = REASONS.get(error.status, "Bad Request")
-        headers, body = [("Connection", "close")], b""
-        if self._server.settings.explains_refusals:
-            headers.append(("Content-Type", "text/plain"))
-            body = f"{reason}: {error}\n".encode("latin-1", "replace")
-        headers.append(("Content-Length", str(len(body))))
-        start = f"HTTP/1.1 {error.status} {reason}\r\n".encode("latin-1")
-        start += self._server.date_line + serialise_fields(headers) + b"\r\n"
+        answer = refusal(
+            error, self._server.date_line, explained=self._server.settings.explains_refusals
+        )
         self.deadline = self._server.clock() + _LINGER_SECONDS
         try:
             if self._status != "sent":
-                self.stream.write(start + body)
+                self.stream.write(answer)
                 self._linger()
             else:
                 self.stream.reset()

@@ -1,7 +1,8 @@
 """An HTTP/1.1 server for WSGI applications: accepts connections, keeps their deadlines.
 
-gevent's pywsgi and gunicorn's HTTP layer take 230 µs of CPU for a request where all of a
-proxied one must take 160, and they let pass what is refused here.
+gunicorn's HTTP layer takes 230 µs of CPU for a request where all of a proxied one must take
+160; gevent's pywsgi takes, for an empty answer, 1.5 times what Node CHP does to add a route.
+And both let pass what two parsers could read differently.
 
 Imported after monkey patching only.
 """
@@ -166,6 +167,7 @@ class HTTPServer:
                 tls_sock.close()
                 self.hooks.on_handshake_failed(peer, error)
                 return
+            tls_sock.setblocking(False)
             stream = TLSStream(tls_sock, self._hub)
         connection = ClientConnection(self, stream, peer, environ)
         self._connections.add(connection)

@@ -48,7 +48,7 @@ HEALTH_PATH = "/_chp_healthz"
 _HEALTH = b'{"status":"OK"}'
 
 # Different clients and targets that the outgoing form of a header section is kept for.
-_MAX_MEMO = 64
+_MAX_MEMO = 8
 
 Handover = Callable[[ClientConnection, Any, bytes, ResponseHead, Route], None]
 
@@ -139,7 +139,7 @@ class ProxyApplication:
             log.debug("PROXY %s %s to %s", kind, _logged(client.head), route.target)
         timeout = None if websocket else self._options.proxy_timeout
         while True:
-            on_upload = self._counter(route) if client.head.has_body else None
+            on_upload = self._counter(client, route) if client.head.has_body else None
             exchange = Exchange(client, pool, timeout, on_upload, self._count_download)
             try:
                 return exchange, exchange.request(request, upgrade=websocket)
@@ -148,6 +148,8 @@ class ProxyApplication:
                 if not stale or not may_retry(client.head):
                     raise
                 pool.close_idle(float("inf"))
+                # Meanwhile the pool may have been closed, as one that nobody uses.
+                _, pool = self._upstream.target(route.target)
 
     def _request(
         self, client: ClientConnection, route: Route, target: Target, websocket: bool
@@ -217,6 +219,7 @@ class ProxyApplication:
     ) -> Iterable[bytes]:
         """Pass a response on, piece by piece as it comes."""
         status = response.status
+        body = exchange.response(response)
         self._row[STATUS + status] += 1
         answer = self._answer_fields(response)
         if self._rewrites_location and header_fields.rewrites_location(status):
@@ -225,7 +228,6 @@ class ProxyApplication:
             client.prepared = answer
             fields = list(answer.fields)
         start_response(f"{status} {response.reason}", fields)
-        body = exchange.response(response)
         if status >= 300:
             return body
         self._touch(route)
@@ -257,9 +259,7 @@ class ProxyApplication:
             log.error("%s %s: %s", head.method, _logged(head), error)
             raise
 
-    def _with_location(
-        self, headers: Headers, head: RequestHead, route: Route
-    ) -> Headers:
+    def _with_location(self, headers: Headers, head: RequestHead, route: Route) -> Headers:
         options = self._options
         target, _ = self._upstream.target(route.target)
         host = head.noted.get("host", [""])[0] if options.auto_rewrite else None
@@ -321,12 +321,16 @@ class ProxyApplication:
         row[ACTIVITY_NS] += time.perf_counter_ns() - started
         row[ACTIVITY_COUNT] += 1
 
-    def _counter(self, route: Route) -> Callable[[int], None]:
+    def _counter(self, client: ClientConnection, route: Route) -> Callable[[int], None]:
         """Return what counts pieces of an upload as bytes and as activity."""
+        timeout = self._options.timeout
 
         def count(size: int) -> None:
             self._row[BYTES_FROM_CLIENTS] += size
             self._touch(route)
+            if timeout is not None:
+                # A client that uploads is not silent, however long it takes.
+                client.deadline = time.monotonic() + timeout
 
         return count
 

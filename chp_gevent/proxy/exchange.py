@@ -57,9 +57,7 @@ class Exchange:
     ) -> None:
         self._client = client
         self._pool = pool
-        # A stale connection costs a request without a body and with a safe method no more
-        # than a second try, so that it needn't be looked at first (saves 1.5 µs).
-        self._connection: TargetConnection = pool.acquire(looking=not may_retry(client.head))
+        self._connection: TargetConnection = pool.acquire()
         self._timeout = timeout
         self._on_upload = on_upload
         self._on_download = on_download

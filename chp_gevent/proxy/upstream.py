@@ -43,6 +43,8 @@ MAX_IDLE = 256
 IDLE_SECONDS = 60.0
 # What a target's header section may have; Node's limit is 16 KB, tornado's 64 KB.
 MAX_RESPONSE_HEAD = 131072
+# Interim responses (1xx) before the final one; one or two are usual.
+MAX_INTERIM = 100
 
 
 class TargetError(Exception):
@@ -135,8 +137,8 @@ class TargetConnection(HTTPConnection):
     def is_connected(self) -> bool:
         """Whether the connection can carry a request: open, and nothing has arrived on it.
 
-        Asked by urllib3 before a connection is reused. A ``recv`` tells for a microsecond
-        what urllib3's own ``poll`` tells for 20% of a request.
+        Asked before a connection is reused. A ``recv`` tells for a microsecond what urllib3's
+        own ``poll`` tells for 20% of a request.
         """
         stream = self.stream
         if stream is None or stream.closed:
@@ -169,6 +171,7 @@ class TargetConnection(HTTPConnection):
         ``TargetError``.
         """
         received = self._received
+        interim = 0
         while True:
             end = received.find(HEAD_END)
             if end < 0:
@@ -182,6 +185,9 @@ class TargetConnection(HTTPConnection):
             if head.status >= 200 or head.status == 101:
                 self._received = received
                 return head
+            interim += 1
+            if interim > MAX_INTERIM:
+                raise TargetError("malformed response: no end of interim ones", answered=True)
             on_interim(head)
 
     def _more_head(self, received: bytes) -> bytes:
@@ -243,21 +249,23 @@ class _PoolMixin:
     QueueCls: Any = _IdleConnections
     pool: Any
 
-    def acquire(self, *, looking: bool = True) -> TargetConnection:
+    def acquire(self) -> TargetConnection:
         """Return an idle connection, or a new one that connects on its first use.
 
-        ``looking``: first look whether an idle one still is connected.
+        An idle one on which anything has arrived, be it its end or an answer that nobody
+        asked for, carries no request.
         """
+        if self.pool is None:
+            raise TargetError("the route was removed")
         idle = self.pool.connections
-        if idle and not looking:
+        while idle:
             connection: TargetConnection = idle.pop()
-        else:
-            connection = self._get_conn()  # type: ignore[attr-defined]
-        stream = connection.stream
-        if stream is not None:
-            stream.on_unread = None
-            connection.reused = True
-        return connection
+            if connection.is_connected:
+                connection.stream.on_unread = None  # type: ignore[union-attr]
+                connection.reused = True
+                return connection
+            connection.close()
+        return self._new_conn()  # type: ignore[attr-defined]
 
     def release(self, connection: TargetConnection) -> None:
         """Take a connection back whose response has been read to its end."""

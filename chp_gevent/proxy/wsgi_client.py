@@ -7,16 +7,21 @@ from typing import Any
 from urllib.parse import quote
 
 from chp_gevent.http.answer import AnswerFields, Headers
+from chp_gevent.http.body import ClientGone
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.wire import Field, HeaderSection, RequestHead
 
 
 class WSGIBody:
-    """``wsgi.input`` with the interface of :class:`~chp_gevent.http.body.RequestBody`."""
+    """``wsgi.input`` with the interface of :class:`~chp_gevent.http.body.RequestBody`.
+
+    ``length`` is in bytes; None for a body that lasts until the input ends, of a server that
+    sees to its end (``wsgi.input_terminated``).
+    """
 
     _PIECE = 65536
 
-    def __init__(self, source: Any, length: int) -> None:
+    def __init__(self, source: Any, length: int | None) -> None:
         self._source = source
         self._left = length
         self.trailers: list[Field] = []
@@ -24,21 +29,25 @@ class WSGIBody:
     @property
     def complete(self) -> bool:
         """Whether the body has been read to its end."""
-        return not self._left
+        return self._left == 0
 
     def take_if_complete(self) -> bytes | None:
         """Return an empty body, or None when there is something to read."""
-        return None if self._left else b""
+        return b"" if self.complete else None
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the body piece by piece."""
-        while self._left:
-            piece = self._source.read(min(self._left, self._PIECE))
-            if not piece:
-                break
-            self._left -= len(piece)
+        """Yield the body piece by piece. Raises ``ClientGone`` when it ends too early."""
+        while self._left != 0:
+            size = self._PIECE if self._left is None else min(self._left, self._PIECE)
+            piece = self._source.read(size)
+            if self._left is not None:
+                if not piece:
+                    raise ClientGone
+                self._left -= len(piece)
+            elif not piece:
+                self._left = 0
+                return
             yield piece
-        self._left = 0
 
 
 class WSGIClient:
@@ -72,9 +81,12 @@ def client_from_environ(environ: dict[str, Any]) -> WSGIClient:
             fields.append(_field(key, value, key))
     noted: dict[str, list[str]] = {}
     for field in fields:
-        if field.lower not in ("connection", "upgrade", "transfer-encoding", "te"):
+        if field.lower not in ("upgrade", "transfer-encoding", "te"):
             noted[field.lower] = [field.value]
-    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if "connection" in noted:
+        options = noted["connection"][0].split(",")
+        noted["connection"] = [o for o in options if o.strip().lower() != "upgrade"]
+    length = _body_length(environ)
     query = environ.get("QUERY_STRING", "")
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     target = quote(path.encode("latin-1")) + (f"?{query}" if query else "")
@@ -82,11 +94,21 @@ def client_from_environ(environ: dict[str, Any]) -> WSGIClient:
         environ["REQUEST_METHOD"],
         environ.get("RAW_URI") or target,
         environ.get("SERVER_PROTOCOL") == "HTTP/1.0",
-        HeaderSection(fields, noted, length, chunked=False),
+        HeaderSection(fields, noted, length, chunked=length is None),
     )
     secure = environ.get("wsgi.url_scheme") == "https"
     peer = Peer(environ.get("REMOTE_ADDR", ""), secure, trusted=True)
     return WSGIClient(head, WSGIBody(environ["wsgi.input"], length), peer)
+
+
+def _body_length(environ: dict[str, Any]) -> int | None:
+    """Return the length of the body in bytes, None if only its end will tell."""
+    if environ.get("CONTENT_LENGTH"):
+        return int(environ["CONTENT_LENGTH"])
+    unframed = "HTTP_TRANSFER_ENCODING" in environ
+    if environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
+        unframed = environ["REQUEST_METHOD"] not in ("GET", "HEAD")
+    return None if unframed and environ.get("wsgi.input_terminated") else 0
 
 
 def _field(cgi_name: str, value: str, key: str) -> Field:

@@ -95,7 +95,8 @@ class Disturber:
         self._record = record
         self._rng = rng
         self._threads: list[threading.Thread] = []
-        self._stopped: set[int] = set()
+        self._doomed: set[int] = set()
+        self._signals = threading.Lock()
         self._api_inode = listening_inode(proxy.api_port)
 
     def run(self, seconds: float) -> None:
@@ -136,7 +137,10 @@ class Disturber:
     def _kill(self, pid: int, what: str) -> None:
         """Kill a process, having seen whose connections it holds while it stood still."""
         try:
-            os.kill(pid, signal.SIGSTOP)
+            with self._signals:
+                # It must not be continued while we look: it would accept more.
+                self._doomed.add(pid)
+                os.kill(pid, signal.SIGSTOP)
             wait_until(lambda: self._state(pid) in "TtX", 5, f"process {pid} has stopped")
             ports = held_ports(pid, {self._proxy.port, self._proxy.api_port})
             self._record.kills.append(Kill(time.monotonic(), what, ports))
@@ -154,7 +158,9 @@ class Disturber:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             time.sleep(seconds)
-            os.kill(pid, signal.SIGCONT)
+            with self._signals:
+                if pid not in self._doomed:
+                    os.kill(pid, signal.SIGCONT)
 
     def _kill_worker(self) -> None:
         workers, _ = self.children()
@@ -169,7 +175,7 @@ class Disturber:
     def _stop_worker(self) -> None:
         workers, _ = self.children()
         if workers:
-            self._record.disturbed["worker stopped"] += 1
+            self._record.disturb("worker stopped")
             self._in_thread(
                 self._pause, self._rng.choice(sorted(workers)), self._rng.uniform(0.2, 3)
             )
@@ -177,11 +183,11 @@ class Disturber:
     def _stop_management(self) -> None:
         _, management = self.children()
         if management:
-            self._record.disturbed["management process stopped"] += 1
+            self._record.disturb("management process stopped")
             self._in_thread(self._pause, management[0], self._rng.uniform(0.2, 3))
 
     def _reload(self) -> None:
-        self._record.disturbed["SIGHUP"] += 1
+        self._record.disturb("SIGHUP")
         self._proxy.signal(signal.SIGHUP)
 
     def _kill_target(self) -> None:
@@ -234,8 +240,10 @@ def listening_inode(port: int) -> str:
 def held_ports(pid: int, ports: set[int]) -> frozenset[int]:
     """Return the peers' ports of the connections to ``ports`` that a process holds."""
     inodes = socket_inodes(pid)
+    # The kernel lists sockets piecemeal: while others come and go, one can be left out.
+    lines = {line for _ in range(3) for line in _tcp_lines()}
     return frozenset(
         peer
-        for local, peer, state, inode in _tcp_lines()
+        for local, peer, state, inode in lines
         if local in ports and inode in inodes and state != LISTENING
     )

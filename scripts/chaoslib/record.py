@@ -57,6 +57,7 @@ class Record:
     lost: list[str] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
+    others: list[tuple[float, str]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _failures: list[tuple[Attempt, float, str, bool]] = field(default_factory=list)
@@ -93,6 +94,11 @@ class Record:
             self.outages.append(outage)
         return outage
 
+    def disturb(self, what: str) -> None:
+        """Note a disturbance that explains no failure."""
+        self.others.append((time.monotonic(), what))
+        self.disturbed[what] += 1
+
     def judge(self) -> None:
         """Find what explains each failure; call once, at the end."""
         for attempt, end, why, answered in self._failures:
@@ -104,8 +110,15 @@ class Record:
             self.unexplained.append(
                 f"{end - self.started:.2f} s: {attempt.kind} {attempt.what} to {attempt.target}"
                 f" from port {attempt.port} after {end - attempt.begin:.3f} s"
-                f" (connected for {end - attempt.connected:.3f} s): {why}"
+                f" (connected for {end - attempt.connected:.3f} s): {why};"
+                f" before that: {self._latest(end)}"
             )
+
+    def _latest(self, end: float) -> str:
+        """Return what was done to the server or its targets last."""
+        done = [(kill.when, f"{kill.what} killed") for kill in self.kills if kill.when <= end]
+        done += [(when, what) for when, what in self.others if when <= end]
+        return ", ".join(f"{what} {end - when:.3f} s" for when, what in sorted(done)[-3:])
 
     def _killed(self, attempt: Attempt, end: float) -> str | None:
         for kill in self.kills:

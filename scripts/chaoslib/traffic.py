@@ -325,6 +325,7 @@ class Traffic:
         seen = headers.get("X-Target") if status == 200 else None
         if (status, seen) == ((200, name) if name else (404, None)):
             self._record.succeeded("request")
-        else:
-            what = f"GET {path}{rest}: {status} from {seen} instead of {name}"
-            self._record.wrong(self._record.stale, what)
+            return
+        what = f"GET {path}{rest}: {status} from {seen} instead of {name}"
+        routed = status in (200, 404)
+        self._record.wrong(self._record.stale if routed else self._record.unexplained, what)

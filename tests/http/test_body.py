@@ -24,6 +24,10 @@ class Arrivals:
     def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
         self._pieces = list(pieces)
         self.reads = 0
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
 
     def read(self) -> bytes:
         self.reads += 1
@@ -177,6 +181,31 @@ def test_trailers_are_known_at_the_end() -> None:
     assert found.trailers == []
     found.read()
     assert [(field.name, field.value) for field in found.trailers] == [("X", "y")]
+
+
+@pytest.mark.parametrize("read", READERS, ids=["read", "readline", "readlines", "pieces"])
+@pytest.mark.parametrize(
+    ("framing", "first", "invited"),
+    [
+        ("Content-Length: 3\r\nExpect: 100-continue", b"", True),
+        ("Transfer-Encoding: chunked\r\nexpect: 100-Continue", b"", True),
+        ("Content-Length: 3\r\nExpect: 100-continue", b"abc", False),
+        ("Content-Length: 0\r\nExpect: 100-continue", b"", False),
+        ("Content-Length: 3\r\nExpect: something", b"", False),
+        ("Content-Length: 3", b"", False),
+    ],
+)
+def test_a_client_that_waits_for_it_is_told_once_to_send_its_body(
+    read: Callable[[RequestBody], object], framing: str, first: bytes, invited: bool
+) -> None:
+    stream: Any = Arrivals([b"abc"] if "Content" in framing else [b"3\r\nabc\r\n", b"0\r\n\r\n"])
+    found = RequestBody(stream, head(framing), first)
+    assert stream.written == b""
+    read(found)
+    read(found)
+    # Who takes the pieces passes on what the target says to the expectation.
+    expected = invited and read is not READERS[-1]
+    assert stream.written == b"HTTP/1.1 100 Continue\r\n\r\n" * expected
 
 
 # -- wsgi.input, PEP 3333

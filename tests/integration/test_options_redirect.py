@@ -19,7 +19,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.mark.parametrize("redirect_to", ["", "443", "12345"])
-@pytest.mark.ours  # CHP 5.3.0 ends with "require is not defined"
 def test_http_requests_are_sent_to_https(authority: Authority, redirect_to: str) -> None:
     key, cert = authority.issue(HOST)
     from_port = free_ports(1)[0]

@@ -91,8 +91,11 @@ def test_a_client_that_is_slow_to_ask_is_answered_408(impatient: Proxy) -> None:
         client.assert_closed()
 
 
-def test_a_client_that_is_silent_during_a_request_is_dropped(target: RawTarget) -> None:
-    with start_server("--timeout", str(int(SHORT * 1000)), "--default-target", target.url) as proxy:
+def test_a_client_that_is_silent_during_a_request_is_dropped() -> None:
+    with (
+        RawTarget() as target,
+        start_server("--timeout", str(int(SHORT * 1000)), "--default-target", target.url) as proxy,
+    ):
         assert proxy.get("/").status == 200
         target.script(stalled(NEVER))
         with proxy.client() as client:

@@ -56,7 +56,7 @@ class Service:
 def services(proxy: Proxy) -> list[Service]:
     """Return both services of a server that speaks TLS on both."""
     return [
-        Service("--ssl", proxy.address, "TLS handshake with 127.0.0.1 failed: "),
+        Service("--ssl", proxy.address, "TLS handshake of 127.0.0.1 with the proxy failed: "),
         Service("--api-ssl", proxy.api_address, "TLS handshake of 127.0.0.1 with the API failed: "),
     ]
 
@@ -174,7 +174,7 @@ def test_a_client_that_never_shakes_hands_is_dropped(plain: Proxy, ours: Authori
     with lives_on(plain, trusting(ours)), RawClient(plain.address) as client:
         client.send(b"\x16\x03\x01")
         client.assert_closed(within=5)
-        plain.wait_for_log("warn: TLS handshake with 127.0.0.1 failed: timed out")
+        plain.wait_for_log("warn: TLS handshake of 127.0.0.1 with the proxy failed: timed out")
 
 
 @pytest.fixture(scope="module", params=["request-cert", "request-cert and reject-unauthorized"])

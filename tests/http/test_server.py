@@ -1,0 +1,233 @@
+"""The HTTP server as any application finds it, byte by byte.
+
+What is refused and how long clients may take is tested on the servers of the management
+process and of the proxy.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from chp_gevent.http.body import ClientGone
+from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.settings import ServerSettings
+from tests.http.server_thread import ServerThread
+from tests.peers import RawClient, get, wait_until
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Do what the path says."""
+    answers: dict[str, Iterable[bytes]] = {
+        "/none": [],
+        "/one": [b"one"],
+        "/several": [b"one", b"", b"two"],
+        "/generated": (piece for piece in (b"one", b"two")),
+        "/late-crash": late_crash(),
+    }
+    path = environ["PATH_INFO"]
+    if path == "/crash":
+        start_response("200 OK", [("X-Lost", "y")])
+        raise RuntimeError("oh no")
+    if path == "/unstarted":
+        return [b"one"]
+    if path == "/no-descriptor":
+        raise OSError("no descriptor")
+    if path == "/long":
+        start_response("200 OK", [("Content-Length", "5")])
+        return [b"one"]
+    if path == "/injection":
+        start_response("200 OK", [("X-Name", "a\r\nX-Injected: b")])
+        return []
+    if path == "/echo":
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read()]
+    start_response("200 OK", [])
+    return answers[path]
+
+
+def late_crash() -> Iterator[bytes]:
+    """Fail when the answer has begun."""
+    yield b"one"
+    raise RuntimeError("too late")
+
+
+def plain_server(log: logging.Logger, app: Any = application, **settings: Any) -> ServerThread:
+    """Return a server with default settings but for these."""
+    return ServerThread(app, ServerHooks("test server", log), ServerSettings(**settings))
+
+
+@pytest.fixture
+def server(log: logging.Logger) -> Iterator[ServerThread]:
+    """A server with default settings."""
+    with plain_server(log) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: ServerThread) -> Iterator[RawClient]:
+    """A connection to it."""
+    with RawClient(server.address) as client:
+        yield client
+
+
+# -- how an answer is framed
+
+
+@pytest.mark.parametrize(
+    ("path", "length", "body"),
+    [
+        ("/none", ["0"], b""),
+        ("/one", ["3"], b"one"),
+        ("/several", ["6"], b"onetwo"),
+        ("/generated", [], b"onetwo"),
+    ],
+)
+def test_a_list_has_a_length_and_all_else_is_chunked(
+    client: RawClient, path: str, length: list[str], body: bytes
+) -> None:
+    answer = client.request(get(path))
+    assert answer.body == body
+    assert answer.all("content-length") == length
+    assert answer.all("transfer-encoding") == ([] if length else ["chunked"])
+    assert answer.all("connection") == ["keep-alive"]
+    assert answer.all("keep-alive") == []
+
+
+def test_head_tells_the_length_and_has_no_body(client: RawClient) -> None:
+    client.send("HEAD /one HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert b"\r\nContent-Length: 3\r\n" in client.source.until(b"\r\n\r\n")
+    assert client.request(get("/one")).body == b"one"
+
+
+def test_http_1_0_clients_may_keep_their_connection(client: RawClient) -> None:
+    for _ in range(2):
+        answer = client.request("GET /one HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        assert answer.all("connection") == ["keep-alive"]
+
+
+def test_a_request_that_is_refused_is_told_why(client: RawClient, lines: list[str]) -> None:
+    answer = client.request("GET / HTTP/1.1\r\n\r\n")
+    assert (answer.status, answer.body) == (400, b"Bad Request: no Host header\n")
+    assert lines == ["warn: 400 refused a request from 127.0.0.1: no Host header"]
+    client.assert_closed()
+
+
+def test_a_client_that_expects_100_gets_it(client: RawClient) -> None:
+    client.send(
+        "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert client.source.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.send("ok")
+    assert client.read_response().body == b"ok"
+
+
+# -- applications that fail
+
+
+@pytest.mark.parametrize("path", ["/crash", "/injection", "/no-descriptor", "/unstarted"])
+def test_an_application_that_fails_is_a_500_and_one_line(
+    client: RawClient, lines: list[str], path: str
+) -> None:
+    answer = client.request(get(f"{path}?secret"))
+    assert (answer.status, answer.body) == (500, b"Internal Server Error")
+    assert answer.all("x-lost") == answer.all("x-injected") == []
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: Error in handler for GET {path}: ")
+    assert client.request(get("/one")).status == 200, "the connection lives on"
+
+
+def test_an_answer_that_has_begun_is_cut_off(client: RawClient, lines: list[str]) -> None:
+    client.send(get("/late-crash"))
+    client.source.until(b"\r\n\r\n")
+    assert client.read_to_end() == b"3\r\none\r\n"
+    assert lines == ["error: Error in handler for GET /late-crash: RuntimeError: too late"]
+
+
+def test_an_answer_shorter_than_its_length_is_cut_off(client: RawClient) -> None:
+    client.send(get("/long"))
+    client.source.until(b"\r\n\r\n")
+    assert client.read_to_end() == b"one"
+
+
+# -- clients that leave while they are being answered
+
+
+@pytest.mark.parametrize("interrupts", [True, False])
+def test_an_application_is_interrupted_only_if_the_settings_say_so(
+    log: logging.Logger, interrupts: bool
+) -> None:
+    entered, finished, interrupted = threading.Event(), threading.Event(), threading.Event()
+    wakers: list[Any] = []
+
+    def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        hub = gevent.get_hub()
+        waker = hub.loop.async_()
+        wakers.append(waker)
+        try:
+            entered.set()
+            hub.wait(waker)
+            finished.set()
+        except ClientGone:
+            interrupted.set()
+            raise
+        start_response("200 OK", [])
+        return []
+
+    with plain_server(log, slow, interrupts=interrupts) as server:
+        client = RawClient(server.address)
+        client.send(get("/"))
+        assert entered.wait(5)
+        client.close()
+        if interrupts:
+            assert interrupted.wait(5)
+        else:
+            server.advance(3600)
+            assert not interrupted.is_set()
+            wakers[0].send()
+            assert finished.wait(5)
+        wait_until(lambda: server.server.busy == 0, 5, "the connection is closed")
+
+
+# -- sockets that others share
+
+
+class Deferring(ServerHooks):
+    """Leaves each connection to somebody else, once."""
+
+    shares_sockets = True
+
+    def __init__(self, log: logging.Logger) -> None:
+        super().__init__("test server", log)
+        self.deferred = 0
+        self.counts: list[int] = []
+        self.accepting: list[bool] = []
+
+    def should_defer(self) -> bool:
+        self.deferred += 1
+        return True
+
+    def on_connections(self, count: int) -> None:
+        self.counts.append(count)
+
+    def on_accepting(self, accepting: bool) -> None:
+        self.accepting.append(accepting)
+
+
+def test_a_server_defers_for_a_moment_and_tells_what_it_does(log: logging.Logger) -> None:
+    hooks = Deferring(log)
+    with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:
+        for _ in range(2):
+            with RawClient(server.address) as client:
+                assert client.request(get("/one")).status == 200
+        wait_until(lambda: server.server.busy == 0, 5, "the connections are closed")
+        server.run(server.server.drain)
+    assert hooks.deferred >= 2
+    assert set(hooks.counts) <= {0, 1, 2}
+    assert hooks.counts[-1] == 0
+    assert hooks.accepting == [True, False]
