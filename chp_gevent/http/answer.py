@@ -9,6 +9,13 @@ from chp_gevent.http.wire import WireError, serialise_fields
 Headers = list[tuple[str, str]]
 
 
+class AnswerCut(Exception):
+    """An answer that has begun breaks off: the client must see that it is not complete.
+
+    Raised by an application that has said in the log why.
+    """
+
+
 class AnswerFields:
     """The header fields of an answer, and what a server has to know of them.
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from gevent import getcurrent
 
-from chp_gevent.http.answer import AnswerFields, Headers, refusal
+from chp_gevent.http.answer import AnswerCut, AnswerFields, Headers, refusal
 from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.stream import Stream, TLSStream
@@ -364,10 +364,13 @@ class ClientConnection:
     def _answer_crash(self, error: Exception) -> bool:
         """Answer instead of an application that failed; return whether the answer is whole."""
         begun = self._status == "sent" or self.switched is not None
-        if begun and isinstance(error, OSError):
-            return False  # the client has left
-        self._server.hooks.on_crash(self.head, error)
+        # An OSError after the beginning: the client has left.
+        if not isinstance(error, AnswerCut) and not (begun and isinstance(error, OSError)):
+            self._server.hooks.on_crash(self.head, error)
         if begun:
+            if self.head.http_1_0:
+                # To such a client the end of the connection may be the end of the answer.
+                self.stream.reset()
             return False
         self.response_trailers = []
         self._start_response("500 Internal Server Error", [("Content-Type", "text/plain")])

@@ -28,7 +28,7 @@ from chp_gevent.channel.segment import (
     Segment,
 )
 from chp_gevent.channel.subscriber import Subscriber
-from chp_gevent.http.answer import AnswerFields, Headers
+from chp_gevent.http.answer import AnswerCut, AnswerFields, Headers
 from chp_gevent.http.connection import ClientConnection, StartResponse
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.wire import RequestHead, ResponseHead, serialise_fields
@@ -228,12 +228,12 @@ class ProxyApplication:
             client.prepared = answer
             fields = list(answer.fields)
         start_response(f"{status} {response.reason}", fields)
-        if status >= 300:
-            return body
-        self._touch(route)
+        counts = status < 300
+        if counts:
+            self._touch(route)
         if exchange.over:
             return body
-        return self._touching(body, route, client.head)
+        return self._passed_on(body, route, client.head, counts)
 
     @staticmethod
     def _answer_fields(response: ResponseHead) -> AnswerFields:
@@ -248,16 +248,23 @@ class ProxyApplication:
                 section.memo["answer"] = answer
         return answer
 
-    def _touching(self, body: Iterable[bytes], route: Route, head: RequestHead) -> Iterable[bytes]:
-        """Yield a body, noting activity on its route for each piece."""
+    def _passed_on(
+        self, body: Iterable[bytes], route: Route, head: RequestHead, counts: bool
+    ) -> Iterable[bytes]:
+        """Yield a body; each piece of it, if it ``counts``, is activity on its route.
+
+        Raises ``AnswerCut`` when the target breaks off.
+        """
         try:
             for piece in body:
-                self._touch(route)
+                if counts:
+                    self._touch(route)
                 yield piece
-            self._touch(route)
         except TargetError as error:
             log.error("%s %s: %s", head.method, _logged(head), error)
-            raise
+            raise AnswerCut(str(error)) from error
+        if counts:
+            self._touch(route)
 
     def _with_location(self, headers: Headers, head: RequestHead, route: Route) -> Headers:
         options = self._options

@@ -34,7 +34,7 @@ LAST_READS = 16
 SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, range(1, 2)),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, range(1, 2)),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, range(45, 90)),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, range(30, 61)),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, range(10, 21)),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, range(6, 7)),
 )

@@ -76,8 +76,7 @@ def test_no_prepend_path_and_no_include_prefix(target: RawTarget) -> None:
         ):
             request = forwarded(proxy, target, get(asked))
             assert (asked, request.target) == (asked, received)
-        if not OTHER_COMMAND:  # which cuts the slash of the root route off, too
-            assert forwarded(proxy, target, get("/other/x")).target == "/other/x"
+        assert forwarded(proxy, target, get("/other/x")).target == "/other/x"
 
 
 def test_no_include_prefix_with_a_path_prepended(target: RawTarget) -> None:
@@ -104,9 +103,8 @@ def test_no_x_forward_change_origin_and_custom_headers(target: RawTarget) -> Non
         assert [name for name in request.names() if name.startswith("x-forwarded")] == []
         assert request.all("host") == [f"127.0.0.1:{target.port}"]
         assert request.all("x-one") == ["2"], "the last one of a name counts"
-        if not OTHER_COMMAND:  # which sends both of names that differ in case
-            assert request.all("x-two") == ["b: c"]
-            assert request.all("user-agent") == ["of the proxy"]
+        assert request.all("x-two") == ["b: c"]
+        assert request.all("user-agent") == ["of the proxy"]
         sent = forwarded(proxy, target, get("/r", "X-Forwarded-For: 1.2.3.4"))
         assert sent.all("x-forwarded-for") == ["1.2.3.4"], "not ours to remove"
 
