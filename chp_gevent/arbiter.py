@@ -25,7 +25,7 @@ from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import REQUESTS_WEB, REQUESTS_WS, Segment, reset_gauges
 from chp_gevent.listeners import close_listeners, described, open_listeners
 from chp_gevent.options import Address, Options
-from chp_gevent.signals import held_stop_signals, stop_by_default
+from chp_gevent.signals import die_with_parent, held_stop_signals, stop_by_default
 from chp_gevent.supervisor import ManagementSupervisor
 
 log = logging.getLogger("chp_gevent.server")
@@ -169,6 +169,7 @@ class ProxyArbiter(Arbiter):
 
     def begin_worker(self) -> None:
         """In a new worker: close what belongs to other processes, first of all."""
+        die_with_parent(self.pid)
         stop_by_default()
         for listeners in self.sockets.values():
             close_listeners(listeners, unlink=False)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import HEARTBEAT, Segment
 from chp_gevent.options import Options
-from chp_gevent.signals import held_stop_signals, stop_by_default
+from chp_gevent.signals import die_with_parent, held_stop_signals, stop_by_default
 
 log = logging.getLogger("chp_gevent.server")
 
@@ -67,6 +67,7 @@ class ManagementSupervisor:
         self._stopping = False
         self._ended_well = False
         self._suspected_at: float | None = None
+        self._arbiter_pid = os.getpid()
 
     def start(self) -> None:
         """Fork the management process."""
@@ -90,7 +91,7 @@ class ManagementSupervisor:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
                 signal.signal(number, signal.SIG_IGN)
-            parent = os.getppid()
+            die_with_parent(self._arbiter_pid)
             self._in_child()
             from chp_gevent.management.process import ManagementContext, run
 
@@ -102,7 +103,7 @@ class ManagementSupervisor:
                     sockets=self._sockets,
                     log=logging.getLogger("chp_gevent.management"),
                     ready_fd=ready_fd,
-                    parent_pid=parent,
+                    parent_pid=self._arbiter_pid,
                 )
             )
         except SystemExit as stop:

@@ -52,3 +52,14 @@ def test_a_pid_file_that_cannot_be_written_is_one_line_and_no_reason_not_to_serv
         proxy.wait_for_log("error: cannot write --pid-file /dev/full: No space left on device")
     # It stopped, too: what it tried to write to is not read back.
     assert proxy.process.returncode == 0
+
+
+@pytest.mark.ours
+def test_processes_that_are_stopped_die_with_the_arbiter_too() -> None:
+    with start_proxy(workers=2) as proxy:
+        children = set(proxy.tree()) - {proxy.pid}
+        for pid in children:
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(proxy.pid, signal.SIGKILL)
+        proxy.process.wait(5)
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), 5, "gone")
