@@ -71,10 +71,11 @@ class ServerThread:
 
     def advance(self, seconds: float) -> None:
         """Let time pass, and the server notice it."""
-        self.clock.now += seconds
-        self.run(self._sweep)
+        self.run(self._advance, seconds)
 
-    def _sweep(self) -> None:
+    def _advance(self, seconds: float) -> None:
+        # Here, where nobody is half-way between two looks at the clock.
+        self.clock.now += seconds
         gevent.get_hub().loop.run_callback(self.server.sweep)
         gevent.sleep(0)
 
