@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from chp_gevent.http.framing import body_decoder
 from chp_gevent.http.stream import Stream
-from chp_gevent.http.wire import Field, RequestHead, body_decoder
+from chp_gevent.http.wire import Field, RequestHead
 
 
 class ClientGone(BaseException):

@@ -18,15 +18,14 @@ from gevent import getcurrent
 
 from chp_gevent.http.answer import AnswerCut, AnswerFields, Headers, refusal
 from chp_gevent.http.body import ClientGone, RequestBody
+from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.stream import Stream, TLSStream
 from chp_gevent.http.wire import (
     HEAD_END,
     RequestHead,
     WireError,
-    chunk,
     head_too_large,
-    last_chunk,
     parse_request_head,
     serialise_head,
 )

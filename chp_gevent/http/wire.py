@@ -12,28 +12,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from chp_gevent.options import LimitOptions
 
 HEAD_END = b"\r\n\r\n"
 
-# RFC 9110, 5.6.2
-_TOKEN_PATTERN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_TOKEN = re.compile(_TOKEN_PATTERN)
+# RFC 9110, 5.6.2; shared with the grammar of bodies.
+TOKEN_PATTERN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN = re.compile(TOKEN_PATTERN)
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 # RFC 9110, 7.2, without commas: a list of hosts is what some make of two Host lines.
 _HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
 _ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(?:[/?#].*)?", re.IGNORECASE)
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
-# RFC 9112, 7.1 and 7.1.1, without the white space that a recipient may let pass.
-_CHUNK_SIZE = re.compile(
-    (
-        rf"([0-9A-Fa-f]{{1,15}})(?:;{_TOKEN_PATTERN}(?:=(?:{_TOKEN_PATTERN}|"
-        r'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*'
-    ).encode()
-)
-_CHUNK_SIZE_BEGINNING = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;|\r?\Z)")
 _LINE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _CONTROLS = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"
 
@@ -41,11 +33,6 @@ _CONTROLS = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"
 _NOTED = frozenset(
     "connection content-length date expect host location te transfer-encoding upgrade".split()
 )
-
-# A chunk-size line; generous, since extensions are dropped anyway.
-_MAX_CHUNK_LINE = 1024
-# A trailer section; what gRPC and checksums need is 1 KB.
-_MAX_TRAILERS = 16384
 
 
 class WireError(Exception):
@@ -462,181 +449,6 @@ def serialise_head(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes
     return first_line.encode("latin-1") + b"\r\n" + serialise_fields(headers) + b"\r\n"
 
 
-# -- bodies
-
-
-class BodyDecoder(Protocol):
-    """Takes what arrives after a head and gives back the body in it.
-
-    ``done`` is True when the message is complete; ``rest`` then has the bytes behind it,
-    ``trailers`` the trailer fields.
-    """
-
-    done: bool
-    rest: bytes
-    trailers: list[Field]
-
-    def feed(self, data: bytes) -> bytes:
-        """Return the part of the body in ``data``, maybe empty. Raises ``WireError``."""
-
-    def end(self) -> None:
-        """Say that the connection has ended. Raises ``IncompleteMessage`` if too early."""
-
-
-class LengthDecoder:
-    """A body of ``Content-Length`` bytes (RFC 9112, 6.2)."""
-
-    __slots__ = ("_remaining", "done", "rest", "trailers")
-
-    def __init__(self, length: int) -> None:
-        self._remaining = length
-        self.done = length == 0
-        self.rest = b""
-        self.trailers: list[Field] = []
-
-    def feed(self, data: bytes) -> bytes:
-        """See ``BodyDecoder``."""
-        remaining = self._remaining
-        size = len(data)
-        if size < remaining:
-            self._remaining = remaining - size
-            return data
-        self._remaining = 0
-        self.done = True
-        if size == remaining:
-            return data
-        self.rest = data[remaining:]
-        return data[:remaining]
-
-    def end(self) -> None:
-        """See ``BodyDecoder``."""
-        if not self.done:
-            raise IncompleteMessage(f"connection ended {self._remaining} bytes too early")
-
-
-class EofDecoder:
-    """A response body that lasts until the connection ends (RFC 9112, 6.3, rule 8)."""
-
-    __slots__ = ("done", "rest", "trailers")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.rest = b""
-        self.trailers: list[Field] = []
-
-    def feed(self, data: bytes) -> bytes:
-        """See ``BodyDecoder``."""
-        return data
-
-    def end(self) -> None:
-        """See ``BodyDecoder``."""
-        self.done = True
-
-
-class ChunkedDecoder:
-    """A chunked body (RFC 9112, 7.1). Extensions are dropped, trailers kept."""
-
-    __slots__ = ("_buffer", "_in_chunk", "_in_trailers", "_remaining", "done", "rest", "trailers")
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._remaining = 0
-        self._in_chunk = False
-        self._in_trailers = False
-        self.done = False
-        self.rest = b""
-        self.trailers: list[Field] = []
-
-    def feed(self, data: bytes) -> bytes:
-        """See ``BodyDecoder``."""
-        if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
-        pieces: list[bytes] = []
-        position = 0
-        while not self.done and position < len(data):
-            if self._in_trailers:
-                position = self._feed_trailers(data, position)
-            elif not self._in_chunk:
-                position = self._feed_size(data, position)
-            else:
-                position = self._feed_chunk(data, position, pieces)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _feed_size(self, data: bytes, position: int) -> int:
-        line_end = data.find(b"\r\n", position, position + _MAX_CHUNK_LINE)
-        if line_end < 0:
-            if (
-                len(data) - position >= _MAX_CHUNK_LINE
-                or b"\n" in data[position:]
-                or not _CHUNK_SIZE_BEGINNING.match(data, position)
-            ):
-                raise WireError("malformed chunk size")
-            self._buffer = data[position:]
-            return len(data)
-        match = _CHUNK_SIZE.fullmatch(data, position, line_end)
-        if match is None:
-            raise WireError("malformed chunk size")
-        self._remaining = int(match[1], 16)
-        self._in_trailers = self._remaining == 0
-        self._in_chunk = not self._in_trailers
-        return line_end + 2
-
-    def _feed_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
-        remaining = self._remaining
-        available = len(data) - position
-        if remaining:
-            taken = min(remaining, available)
-            pieces.append(data[position : position + taken])
-            self._remaining = remaining - taken
-            return position + taken
-        if data[position : position + 2] == b"\r\n":
-            self._in_chunk = False
-            return position + 2
-        if data[position : position + 1] == b"\r" and available == 1:
-            self._buffer = b"\r"
-            return len(data)
-        raise WireError("chunk longer than its size")
-
-    def _feed_trailers(self, data: bytes, position: int) -> int:
-        if data.startswith(b"\r\n", position):
-            block, size = b"", 2
-        else:
-            end = data.find(HEAD_END, position, position + _MAX_TRAILERS)
-            if end < 0:
-                if len(data) - position >= _MAX_TRAILERS:
-                    raise WireError("trailer section too large", 431)
-                self._buffer = data[position:]
-                return len(data)
-            block, size = data[position:end], end - position + len(HEAD_END)
-        if block:
-            self.trailers = _parse_fields(_head_lines(block))[0]
-        self.done = True
-        self.rest = data[position + size :]
-        return len(data)
-
-    def end(self) -> None:
-        """See ``BodyDecoder``."""
-        if not self.done:
-            raise IncompleteMessage("connection ended before the last chunk")
-
-
-def body_decoder(head: RequestHead | ResponseHead) -> BodyDecoder:
-    """Return the decoder for the body that follows ``head``."""
-    if head.chunked:
-        return ChunkedDecoder()
-    if head.content_length is not None:
-        return LengthDecoder(head.content_length)
-    if isinstance(head, ResponseHead):
-        return EofDecoder()
-    return LengthDecoder(0)
-
-
-def chunk(data: bytes) -> bytes:
-    """Return ``data`` (not empty) as one chunk."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def last_chunk(trailers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """Return the end of a chunked body, with its trailer section."""
-    return serialise_head("0", trailers)
+def parse_trailers(block: bytes) -> list[Field]:
+    """Return the fields of a trailer section without its empty line. Raises ``WireError``."""
+    return _parse_fields(_head_lines(block))[0]

@@ -10,14 +10,8 @@ from gevent import getcurrent
 
 from chp_gevent.http.body import ClientGone
 from chp_gevent.http.connection import ClientConnection
-from chp_gevent.http.wire import (
-    BodyDecoder,
-    RequestHead,
-    ResponseHead,
-    WireError,
-    chunk,
-    last_chunk,
-)
+from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
+from chp_gevent.http.wire import RequestHead, ResponseHead, WireError
 from chp_gevent.proxy.headers import response_headers, trailer_headers
 from chp_gevent.proxy.upstream import (
     TargetConnection,

@@ -7,12 +7,7 @@ import time
 
 import gevent
 
-from chp_gevent.channel.segment import (
-    BYTES_FROM_CLIENTS,
-    BYTES_TO_CLIENTS,
-    OPEN_TUNNELS,
-    Segment,
-)
+from chp_gevent.channel.segment import BYTES_FROM_CLIENTS, BYTES_TO_CLIENTS, OPEN_TUNNELS, Segment
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.stream import Stream

@@ -21,14 +21,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from chp_gevent.http import stream as streams
+from chp_gevent.http.framing import BodyDecoder, body_decoder
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import (
     HEAD_END,
-    BodyDecoder,
     IncompleteMessage,
     ResponseHead,
     WireError,
-    body_decoder,
     has_bare_line_feed,
     parse_response_head,
 )

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.http.body import ClientGone, RequestBody
-from chp_gevent.http.wire import RequestHead, WireError, chunk, last_chunk, parse_request_head
+from chp_gevent.http.framing import chunk, last_chunk
+from chp_gevent.http.wire import RequestHead, WireError, parse_request_head
 from chp_gevent.options import LimitOptions
 from tests.http import wire_strategies as wire
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from chp_gevent.http.wire import (
+from chp_gevent.http.framing import (
     BodyDecoder,
     ChunkedDecoder,
     EofDecoder,
-    IncompleteMessage,
     LengthDecoder,
-    WireError,
     body_decoder,
     chunk,
     last_chunk,
+)
+from chp_gevent.http.wire import (
+    IncompleteMessage,
+    WireError,
     parse_request_head,
     parse_response_head,
 )

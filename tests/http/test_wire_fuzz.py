@@ -6,17 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chp_gevent.http.wire import (
-    HEAD_END,
+from chp_gevent.http.framing import (
     BodyDecoder,
     ChunkedDecoder,
     LengthDecoder,
-    WireError,
     body_decoder,
     chunk,
+    last_chunk,
+)
+from chp_gevent.http.wire import (
+    HEAD_END,
+    WireError,
     has_bare_line_feed,
     head_too_large,
-    last_chunk,
     parse_request_head,
     parse_response_head,
     serialise_head,
@@ -87,11 +89,7 @@ def test_what_a_request_is_understood_as_is_what_it_is_forwarded_as(sent: bytes)
     pairs = [(field.name, field.value) for field in head.fields]
     written = serialise_head(f"{head.method} {head.target} {version}", pairs)
     again = parse_request_head(written.removesuffix(HEAD_END), LIMITS)
-    assert (again.method, again.target, again.http_1_0) == (
-        head.method,
-        head.target,
-        head.http_1_0,
-    )
+    assert (again.method, again.target, again.http_1_0) == (head.method, head.target, head.http_1_0)
     assert (again.fields, again.noted) == (head.fields, head.noted)
     assert (again.content_length, again.chunked) == (head.content_length, head.chunked)
     assert (again.keep_alive, again.upgrade) == (head.keep_alive, head.upgrade)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
+from chp_gevent.http.framing import body_decoder
 from chp_gevent.http.wire import (
     HEAD_END,
     Field,
     RequestHead,
     WireError,
-    body_decoder,
     parse_request_head,
     parse_response_head,
 )
