@@ -85,19 +85,12 @@ def _open_everywhere(port: int, backlog: int) -> socket.socket:
 
 def _open_tcp(family: int, sockaddr: tuple[object, ...], backlog: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # "::" is for both families; a literal IPv6 address for itself.
-            only_v6 = int(sockaddr[0] != "::")
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
-        listener.bind(sockaddr)
-        listener.listen(backlog)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        # "::" is for both families; a literal IPv6 address for itself.
+        only_v6 = int(sockaddr[0] != "::")
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
+    return _listening(listener, sockaddr, backlog)
 
 
 def _open_unix(path: str, backlog: int) -> socket.socket:
@@ -105,9 +98,15 @@ def _open_unix(path: str, backlog: int) -> socket.socket:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, "exists and is not a socket")
         _remove_if_dead(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    return _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path, backlog)
+
+
+def _listening(
+    listener: socket.socket, address: tuple[object, ...] | str, backlog: int
+) -> socket.socket:
+    """Have ``listener`` listen; close it if it can't."""
     try:
-        listener.bind(path)
+        listener.bind(address)
         listener.listen(backlog)
         listener.setblocking(False)
     except BaseException:
