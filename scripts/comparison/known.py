@@ -33,7 +33,7 @@ class Known:
 
 OWN_PAGE = r"<!doctype html>\n<html lang=\"en\">.*"
 REFUSED = r"HTTP/1\.1 (400|505) .*"
-MALFORMED = r"malformed: (?!line feeds only|headers of 20 KB).*"
+MALFORMED = r"malformed: (?!headers of 20 KB).*"
 
 KNOWN = [
     # Header fields, wherever they are.
@@ -54,6 +54,7 @@ KNOWN = [
     Known("Hop-by-hop header fields stop here", kind="header value", where="target", part="te"),
     Known("Upgrades other than WebSocket are ignored", where="client|target",
           case=r"header: Connection: [uU]pgrade.*|upgrade: to something else"),
+    Known("Upgrades other than WebSocket are ignored", case="upgrade: with POST"),
     # Framing and trailers.
     Known("Own answers have a length", kind="header added", where="client", part="content-length",
           case="(?!answer: (chunk|no length|trailers)).*"),
@@ -80,6 +81,9 @@ KNOWN = [
     Known("Unknown methods are forwarded", case="method: (BREW|get|X)"),
     Known("CONNECT is 405", case="method: CONNECT"),
     Known("Only OPTIONS may ask for *", case=r"target: \*"),
+    Known("A target's host must be that of Host", case="target: http://other.*"),
+    Known("Header sections may be larger", case="malformed: headers of 20 KB"),
+    Known("Status codes end at 599", case="answer: 999 .*", where="client"),
     Known("An empty Host stays empty", case="host: ''", part="host"),
     # Own answers.
     Known("Own error pages", where="client", kind="body", ours=OWN_PAGE, chp="<!doctype html>.*"),
@@ -125,6 +129,7 @@ KNOWN = [
     Known("Texts about bad JSON", case="api: .*", kind="body", chp="Body not valid JSON: .*",
           ours="Body not valid JSON: .*"),
     Known("Targets are validated", case="api: POST target .*", ours=".*(400|Invalid|absent|9.).*"),
+    Known("A route begins with one slash", case="api: POST /api/routes//double//slash"),
     Known("Dates are ISO 8601", case=r"api: GET \?inactive_since=12"),
     Known("Large integers stay exact", case="api: POST large number", where="table"),
 ]  # fmt: skip
