@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from chp_gevent import __version__, command_line, option_parsing
 from chp_gevent.options import OptionError, Options
@@ -117,6 +119,22 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Opti
     """
     arguments = command_line.read(USAGE, argv, __version__)
     return option_parsing.options(arguments, os.environ if environ is None else environ)
+
+
+def settings_from_environment(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the gunicorn settings for the flags in ``CHP_ARGS``.
+
+    For ``conf/gunicorn.conf.py``. Flags that can't be understood end the process with
+    status 1 and one line.
+    """
+    from chp_gevent.server import checked, gunicorn_settings
+
+    arguments = (os.environ if environ is None else environ).get("CHP_ARGS", "")
+    try:
+        return gunicorn_settings(checked(parse(shlex.split(arguments), environ)))
+    except ValueError as error:
+        # OptionError is one; so is a quote that shlex finds no end of.
+        sys.exit(f"error: CHP_ARGS: {error}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

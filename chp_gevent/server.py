@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from chp_gevent.arbiter import ProxyArbiter
-from chp_gevent.cli import parse
 from chp_gevent.options import OptionError, Options, UnixAddress
 
 APPLICATION = "chp_gevent.proxy.wsgi:application"
@@ -69,19 +66,6 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         "post_fork": post_fork,
         "child_exit": child_exit,
     }
-
-
-def settings_from_environment(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return the gunicorn settings for the flags in ``CHP_ARGS``.
-
-    For ``conf/gunicorn.conf.py``. Flags that can't be understood end the process with
-    status 1 and one line.
-    """
-    try:
-        return gunicorn_settings(checked(parse(shlex.split(environ.get("CHP_ARGS", "")))))
-    except (OptionError, ValueError) as error:
-        print(f"error: CHP_ARGS: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def checked(options: Options) -> Options:

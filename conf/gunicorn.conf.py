@@ -3,6 +3,6 @@
 CHP_ARGS="--port 8000 --default-target http://127.0.0.1:9000" gunicorn -c conf/gunicorn.conf.py
 """
 
-from chp_gevent.server import settings_from_environment
+from chp_gevent.cli import settings_from_environment
 
 globals().update(settings_from_environment())
