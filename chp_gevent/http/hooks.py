@@ -55,7 +55,7 @@ class ServerHooks:
     def on_handshake_failed(self, peer: Peer, error: OSError) -> None:
         """Take note of a connection on which TLS was not agreed upon."""
         # Who connects and leaves at once, as health checks do, is no reason for a warning.
-        gone = isinstance(error, ssl.SSLEOFError | ConnectionError)
+        gone = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError)
         self.log.log(
             logging.DEBUG if gone else logging.WARNING,
             "TLS handshake of %s with the %s failed: %s",
