@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chp_gevent.http.framing import body_decoder
-from chp_gevent.http.stream import Stream
+from chp_gevent.http.stream import BODY_READ_SIZE, Stream
 from chp_gevent.http.wire import Field, RequestHead
 
 
@@ -75,7 +75,7 @@ class RequestBody:
 
     def _receive(self) -> bytes:
         try:
-            data = self._stream.read()
+            data = self._stream.read(BODY_READ_SIZE)
         except OSError as error:
             raise ClientGone from error
         if not data:

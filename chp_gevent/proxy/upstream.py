@@ -407,7 +407,7 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[by
     assert stream is not None
     try:
         while not decoder.done:
-            data = stream.read()
+            data = stream.read(streams.BODY_READ_SIZE)
             if data:
                 body = decoder.feed(data)
                 if body:

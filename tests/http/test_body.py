@@ -30,7 +30,7 @@ class Arrivals:
     def write(self, data: bytes) -> None:
         self.written += data
 
-    def read(self) -> bytes:
+    def read(self, size: int = 65536) -> bytes:
         self.reads += 1
         piece = self._pieces.pop(0) if self._pieces else b""
         if isinstance(piece, Exception):
