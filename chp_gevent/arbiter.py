@@ -69,10 +69,10 @@ class ProxyArbiter(Arbiter):
             self.cfg, self.log, [listener.detach() for listener in public]
         )
         self.segment = Segment(rows=_ROWS)
+        self._journal = Journal(self.segment)
         self.management = ManagementSupervisor(
-            options, self.segment, Journal(self.segment), self.sockets, self._drop_in_management
+            options, self.segment, self._journal, self.sockets, self._drop_in_management
         )
-        self._journal = self.management._journal
 
     def _open_sockets(
         self, undo: contextlib.ExitStack

@@ -42,7 +42,6 @@ class ManagementSupervisor:
 
     Attributes:
         pid: of the process, or None while there is none.
-        restarts: how many times it had to be replaced.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class ManagementSupervisor:
         in_child: Callable[[], None],
     ) -> None:
         self.pid: int | None = None
-        self.restarts = 0
         self._options = options
         self._segment = segment
         self._journal = journal
@@ -146,7 +144,6 @@ class ManagementSupervisor:
         if self.pid is not None and self._has_died(self.pid):
             self._note_death()
         if self.pid is None and not self._stopping and time.monotonic() >= self._not_before:
-            self.restarts += 1
             self.start()
 
     def _end_if_hanging(self) -> None:
