@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 
-import gevent
-
 from chp_gevent.channel.segment import BYTES_FROM_CLIENTS, BYTES_TO_CLIENTS, OPEN_TUNNELS, Segment
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.server import HTTPServer
@@ -18,17 +16,24 @@ from chp_gevent.routing.table import Route
 log = logging.getLogger("chp_gevent.proxy")
 
 
+class _RouteTunnel(Tunnel):
+    """A tunnel that is activity in ``slot`` of the activity table."""
+
+    __slots__ = ("slot",)
+    slot: int
+
+
 class Upgrades:
     """Starts the tunnels of a worker and keeps account of them."""
 
     def __init__(self, segment: Segment, row: memoryview[int]) -> None:
         self._activity = segment.activity
         self._row = row
-        self._hub = gevent.get_hub()
         self.server: HTTPServer | None = None
-        self._paths: dict[Tunnel, str] = {}
-        # One bound method for all tunnels: a closure for each would cost 350 bytes.
-        self._closed = self._on_closed
+        # Path and time of opening: for the log only, and only if it wants to know.
+        self._opened: dict[Tunnel, tuple[str, float]] = {}
+        # One bound method each for all tunnels: closures of theirs would cost 350 bytes.
+        self._transferred, self._closed = self._on_transfer, self._on_closed
 
     def hand_over(
         self,
@@ -63,49 +68,33 @@ class Upgrades:
             stream.close()
             target.close()
             return
-        tunnel = Tunnel(
-            stream,
-            target,
-            self._hub,
-            _Meter(self._row, self._activity, route.slot),
-            self._closed,
-            client.take_early_data(),
-            early,
+        tunnel = _RouteTunnel(
+            stream, target, self._transferred, self._closed, client.take_early_data(), early
         )
+        tunnel.slot = route.slot
         assert self.server is not None
-        self._paths[tunnel] = path
-        self.server.tunnels.add(tunnel)
+        self.server.tunnels[tunnel] = None
         self._row[OPEN_TUNNELS] = len(self.server.tunnels)
-        log.debug("tunnel opened: %s to %s", path, route.target)
+        if log.isEnabledFor(logging.DEBUG):
+            self._opened[tunnel] = (path, time.monotonic())
+            log.debug("tunnel opened: %s to %s", path, route.target)
         tunnel.start()
 
-    def _on_closed(self, tunnel: Tunnel) -> None:
-        path = self._paths.pop(tunnel)
+    def _on_transfer(self, tunnel: _RouteTunnel, size: int, from_client: bool) -> None:
+        self._row[BYTES_FROM_CLIENTS if from_client else BYTES_TO_CLIENTS] += size
+        self._activity[tunnel.slot] = time.time()
+
+    def _on_closed(self, tunnel: _RouteTunnel) -> None:
         assert self.server is not None
-        self.server.tunnels.discard(tunnel)
+        self.server.tunnels.pop(tunnel, None)
         self._row[OPEN_TUNNELS] = len(self.server.tunnels)
         self.server.made_room()
-        log.debug(
-            "tunnel closed: %s after %.1f s, %d bytes from the client, %d to it",
-            path,
-            tunnel.duration,
-            tunnel.bytes_from_client,
-            tunnel.bytes_to_client,
-        )
-
-
-class _Meter:
-    """Counts what passes through a tunnel, as bytes and as activity of its route."""
-
-    __slots__ = ("_activity", "_row", "_slot")
-
-    def __init__(self, row: memoryview[int], activity: memoryview[float], slot: int) -> None:
-        self._row = row
-        self._activity = activity
-        self._slot = slot
-
-    def __call__(self, from_client: int, from_target: int) -> None:
-        row = self._row
-        row[BYTES_FROM_CLIENTS] += from_client
-        row[BYTES_TO_CLIENTS] += from_target
-        self._activity[self._slot] = time.time()
+        path, opened = self._opened.pop(tunnel, ("", 0.0))
+        if opened:
+            log.debug(
+                "tunnel closed: %s after %.1f s, %d bytes from the client, %d to it",
+                path,
+                time.monotonic() - opened,
+                tunnel.bytes_from_client,
+                tunnel.bytes_to_client,
+            )

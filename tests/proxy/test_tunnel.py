@@ -101,7 +101,7 @@ def test_every_transfer_is_reported_with_its_direction(join):
     assert in_thread(joined.target.receive_exactly, 4) == b"ping"
     joined.target.send(b"answer")
     assert in_thread(joined.client.receive_exactly, 6) == b"answer"
-    assert joined.transfers == [(4, 0), (0, 6)]
+    assert joined.transfers == [(4, True), (6, False)]
 
 
 # -- a reader that stops
@@ -129,7 +129,7 @@ def test_a_reader_that_stops_stops_its_writer_at_the_cost_of_no_memory(join, tls
 
     before = resident_kilobytes()
     writing = in_background(write)
-    passed = run_until_still(lambda: sum(map(sum, joined.transfers)))
+    passed = run_until_still(lambda: sum(size for size, _ in joined.transfers))
     assert passed < 50 * MEGABYTE, "the writer was not stopped"
     assert resident_kilobytes() - before < 5000
 
@@ -206,6 +206,7 @@ class WritesBeforeReading(Stream):
     def __init__(self, sock: Any, hub: Any) -> None:
         super().__init__(sock, hub)
         self.reads = 0
+        self.port = self
 
     def try_read(self, size: int = 65536) -> bytes | None:
         """Refuse once."""
@@ -226,6 +227,7 @@ class ReadsBeforeWriting(Stream):
     def __init__(self, sock: Any, hub: Any) -> None:
         super().__init__(sock, hub)
         self.writes = 0
+        self.port = self
 
     def try_write(self, data: bytes | memoryview) -> int:
         """Refuse once."""
@@ -273,7 +275,7 @@ from gevent import get_hub, sleep
 from chp_gevent.http.stream import Stream
 from chp_gevent.proxy.tunnel import Tunnel
 
-def transferred(from_client, to_client):
+def transferred(tunnel, size, from_client):
     pass
 
 def open_tunnels(count):
@@ -285,7 +287,7 @@ def open_tunnels(count):
             ours.setblocking(False)
             peers.append(theirs.detach())
             ends.append(Stream(ours, get_hub()))
-        tunnels.append(Tunnel(*ends, get_hub(), transferred, tunnels.remove))
+        tunnels.append(Tunnel(*ends, transferred, tunnels.remove))
         tunnels[-1].start()
     sleep(0.01)
 

@@ -328,7 +328,7 @@ def open_and_end(count: int, make_pair: Callable[[], tuple[socket.socket, socket
             ours.setblocking(False)
             streams.append(Stream(ours, get_hub()))
             peers.append(theirs)
-        tunnel = Tunnel(*streams, get_hub(), lambda *_: None, closed.append)
+        tunnel = Tunnel(*streams, lambda *_: None, closed.append)
         tunnel.start()
         end(*peers, tunnel)
         run_loop()

@@ -55,7 +55,7 @@ class Joined:
     client_stream: Stream
     target_stream: Stream
     tunnel: Tunnel
-    transfers: list[tuple[int, int]] = field(default_factory=list)
+    transfers: list[tuple[int, bool]] = field(default_factory=list)
     closings: list[Tunnel] = field(default_factory=list)
     closed: Event = field(default_factory=Event)
 
@@ -86,7 +86,7 @@ class Joiner:
         early_from_target: bytes = b"",
         target_pair: tuple[socket.socket, socket.socket] | None = None,
         stream_class: Callable[[Any, Any], Stream] | None = None,
-        on_transfer: Callable[[int, int], None] | None = None,
+        on_transfer: Callable[[Tunnel, int, bool], None] | None = None,
         start: bool = True,
     ) -> Joined:
         """Return a tunnel with TLS on these sides.
@@ -106,8 +106,7 @@ class Joiner:
         tunnel = Tunnel(
             client_stream,
             target_stream,
-            get_hub(),
-            on_transfer or (lambda *sizes: joined.transfers.append(sizes)),
+            on_transfer or (lambda _, *transfer: joined.transfers.append(transfer)),
             on_closed,
             early_from_client,
             early_from_target,
