@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from http.client import responses as REASONS
 
-from chp_gevent.http.wire import WireError, serialise_fields
+from chp_gevent.http.wire import Buffer, WireError, serialise_fields
 
 Headers = list[tuple[str, str]]
 
@@ -14,6 +15,26 @@ class AnswerCut(Exception):
 
     Raised by an application that has said in the log why.
     """
+
+
+class BufferedBody:
+    """The body of an answer in ``buffers``, some of which may be views of larger ones.
+
+    This package's server sends them as they are, which saves copies; whoever else iterates,
+    as middleware may, gets bytes (PEP 3333).
+    """
+
+    __slots__ = ("buffers",)
+
+    def __init__(self, buffers: Generator[Buffer, None, None]) -> None:
+        self.buffers = buffers
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(bytes, self.buffers)
+
+    def close(self) -> None:
+        """Say that no more is wanted."""
+        self.buffers.close()
 
 
 class AnswerFields:

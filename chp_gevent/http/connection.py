@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from gevent import getcurrent
 
-from chp_gevent.http.answer import AnswerCut, AnswerFields, Headers, refusal
+from chp_gevent.http.answer import AnswerCut, AnswerFields, BufferedBody, Headers, refusal
 from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
@@ -263,10 +263,11 @@ class ClientConnection:
         environ["RAW_URI"] = head.target
         environ["wsgi.input"] = self.body
         environ["chp.client"] = self
-        for _, value, _, cgi in head.fields:
-            if cgi in environ:
-                value = f"{environ[cgi]},{value}"
-            environ[cgi] = value
+        memo = head.section.memo
+        variables: dict[str, str] | None = memo.get("environ")
+        if variables is None:
+            variables = memo["environ"] = _header_variables(head)
+        environ.update(variables)
         return environ
 
     # -- answers
@@ -289,21 +290,29 @@ class ClientConnection:
 
         An empty first piece sends the head alone: the body will take its time.
         """
-        write = self.stream.write
+        write, write_all = self.stream.write, self.stream.write_all
         head: bytes | None = None
         chunked = False
         left = 0.0
         clock, client_timeout = self._server.clock, self._server.settings.client_timeout
         if client_timeout is not None:
             self.deadline = clock() + client_timeout
-        for piece in result:
+        for piece in result.buffers if isinstance(result, BufferedBody) else result:
             if head is None:
                 head, chunked, left = self._response_head(result)
                 if not left:
                     piece = b""  # of an answer to HEAD, say
-                write(head + chunk(piece) if chunked and piece else head + piece)
+                if not piece:
+                    write(head)
+                elif chunked:
+                    write_all(head, *chunk(piece))
+                else:
+                    write_all(head, piece)
             elif piece and left:
-                write(chunk(piece) if chunked else piece)
+                if chunked:
+                    write_all(*chunk(piece))
+                else:
+                    write(piece)
             left -= len(piece)
             if client_timeout is not None:
                 self.deadline = clock() + client_timeout
@@ -490,3 +499,11 @@ class ClientConnection:
         if self._state in (_IDLE, _HANDSHAKE):
             grace = self._server.settings.drain_grace
             self.deadline = min(self.deadline, now + grace)
+
+
+def _header_variables(head: RequestHead) -> dict[str, str]:
+    """Return the header fields as PEP 3333 wants them, lines of the same name joined."""
+    variables: dict[str, str] = {}
+    for _, value, _, cgi in head.fields:
+        variables[cgi] = f"{variables[cgi]},{value}" if cgi in variables else value
+    return variables

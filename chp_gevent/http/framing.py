@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from chp_gevent.http.wire import (
     HEAD_END,
     TOKEN_PATTERN,
+    Buffer,
     Field,
     IncompleteMessage,
     RequestHead,
@@ -41,11 +42,14 @@ class BodyDecoder(Protocol):
     """
 
     done: bool
-    rest: bytes
+    rest: Any
     trailers: list[Field]
 
-    def feed(self, data: bytes) -> bytes:
-        """Return the part of the body in ``data``, maybe empty. Raises ``WireError``."""
+    def feed(self, data: Any) -> Any:
+        """Return the part of the body in ``data``, maybe empty. Raises ``WireError``.
+
+        Of bytes it is bytes, of a memoryview (not with a chunked body) a memoryview.
+        """
 
     def end(self) -> None:
         """Say that the connection has ended. Raises ``IncompleteMessage`` if too early."""
@@ -59,10 +63,10 @@ class LengthDecoder:
     def __init__(self, length: int) -> None:
         self._remaining = length
         self.done = length == 0
-        self.rest = b""
+        self.rest: Any = b""
         self.trailers: list[Field] = []
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: Any) -> Any:
         """See ``BodyDecoder``."""
         remaining = self._remaining
         size = len(data)
@@ -89,10 +93,10 @@ class EofDecoder:
 
     def __init__(self) -> None:
         self.done = False
-        self.rest = b""
+        self.rest: Any = b""
         self.trailers: list[Field] = []
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: Any) -> Any:
         """See ``BodyDecoder``."""
         return data
 
@@ -200,9 +204,9 @@ def body_decoder(head: RequestHead | ResponseHead) -> BodyDecoder:
     return LengthDecoder(0)
 
 
-def chunk(data: bytes) -> bytes:
-    """Return ``data`` (not empty) as one chunk."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+def chunk(data: Buffer) -> tuple[bytes, Buffer, bytes]:
+    """Return ``data`` (not empty) as one chunk: the parts it consists of."""
+    return b"%x\r\n" % len(data), data, b"\r\n"
 
 
 def last_chunk(trailers: Iterable[tuple[str, str]] = ()) -> bytes:

@@ -16,11 +16,15 @@ from typing import Any, NamedTuple
 
 from chp_gevent.options import LimitOptions
 
+# What is sent, and what bodies come in.
+Buffer = bytes | memoryview
+
 HEAD_END = b"\r\n\r\n"
 
 # RFC 9110, 5.6.2; shared with the grammar of bodies.
 TOKEN_PATTERN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TOKEN = re.compile(TOKEN_PATTERN)
+_USUAL_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 # RFC 9110, 7.2, without commas: a list of hosts is what some make of two Host lines.
 _HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
@@ -69,10 +73,25 @@ class HeaderSection:
         content_length: of the body, in bytes; None if not given.
         chunked: whether the body is chunked.
         connection_options: what ``Connection`` names, lower case.
+        keep_alive: whether the connection may carry another message after this one.
+        has_body: whether a request with these lines has a body (RFC 9112, 6.3: by its framing,
+            whatever the method).
+        upgrade: the protocol asked for with ``Connection: upgrade``, lower case, or empty.
+            HTTP/1.0 can't ask (RFC 9110, 7.8).
         memo: for callers to keep what they derive from these lines alone.
     """
 
-    __slots__ = ("chunked", "connection_options", "content_length", "fields", "memo", "noted")
+    __slots__ = (
+        "chunked",
+        "connection_options",
+        "content_length",
+        "fields",
+        "has_body",
+        "keep_alive",
+        "memo",
+        "noted",
+        "upgrade",
+    )
 
     def __init__(
         self,
@@ -80,36 +99,51 @@ class HeaderSection:
         noted: dict[str, list[str]],
         content_length: int | None,
         chunked: bool,
+        *,
+        http_1_0: bool = False,
     ) -> None:
         self.fields = fields
         self.noted = noted
         self.content_length = content_length
         self.chunked = chunked
-        self.connection_options = _connection_options(noted)
+        self.connection_options = options = _connection_options(noted)
+        # RFC 9112, 9.3
+        self.keep_alive = "close" not in options and (not http_1_0 or "keep-alive" in options)
+        self.has_body = chunked or bool(content_length)
+        self.upgrade = ""
+        if "upgrade" in options and not http_1_0:
+            self.upgrade = ",".join(noted.get("upgrade", ())).strip().lower()
         self.memo: dict[Any, Any] = {}
 
 
 class RequestHead:
-    """A request without its body."""
+    """A request without its body: its first line, and what its ``section`` says."""
 
-    __slots__ = ("http_1_0", "keep_alive", "method", "section", "target")
+    __slots__ = (
+        "chunked",
+        "fields",
+        "has_body",
+        "http_1_0",
+        "keep_alive",
+        "method",
+        "noted",
+        "section",
+        "target",
+        "upgrade",
+    )
 
     def __init__(self, method: str, target: str, http_1_0: bool, section: HeaderSection) -> None:
         self.method = method
         self.target = target
         self.http_1_0 = http_1_0
         self.section = section
-        self.keep_alive = _keep_alive(http_1_0, section.connection_options)
-
-    @property
-    def fields(self) -> list[Field]:
-        """The header lines."""
-        return self.section.fields
-
-    @property
-    def noted(self) -> dict[str, list[str]]:
-        """The values of the fields that matter, by lower-case name."""
-        return self.section.noted
+        # Copies: a property would cost 15 times as much with each use.
+        self.fields = section.fields
+        self.noted = section.noted
+        self.chunked = section.chunked
+        self.has_body = section.has_body
+        self.keep_alive = section.keep_alive
+        self.upgrade = section.upgrade
 
     @property
     def content_length(self) -> int | None:
@@ -117,61 +151,46 @@ class RequestHead:
         return self.section.content_length
 
     @property
-    def chunked(self) -> bool:
-        """Whether the body is chunked."""
-        return self.section.chunked
-
-    @property
     def connection_options(self) -> frozenset[str]:
         """What ``Connection`` names, lower case."""
         return self.section.connection_options
 
-    @property
-    def has_body(self) -> bool:
-        """Whether a body follows (RFC 9112, 6.3: by its framing, whatever the method)."""
-        return self.section.chunked or bool(self.section.content_length)
-
-    @property
-    def upgrade(self) -> str:
-        """The protocol asked for with ``Connection: upgrade``, lower case, or empty.
-
-        HTTP/1.0 can't ask (RFC 9110, 7.8).
-        """
-        if self.http_1_0 or "upgrade" not in self.section.connection_options:
-            return ""
-        return ",".join(self.section.noted.get("upgrade", ())).strip().lower()
-
 
 class ResponseHead:
-    """A response without its body; ``raw`` is the head as it came, end included.
+    """A response without its body.
 
     ``content_length`` is None, without ``chunked``, for a body until the connection ends.
     """
 
     __slots__ = (
+        "_block",
         "chunked",
         "content_length",
         "fields",
         "http_1_0",
         "keep_alive",
-        "raw",
         "reason",
         "section",
         "status",
     )
 
     def __init__(
-        self, status: int, reason: str, http_1_0: bool, section: HeaderSection, raw: bytes
+        self, status: int, reason: str, http_1_0: bool, section: HeaderSection, block: bytes
     ) -> None:
         self.status = status
         self.reason = reason
         self.http_1_0 = http_1_0
         self.section = section
-        self.raw = raw
+        self._block = block
         self.fields = section.fields
         self.content_length = section.content_length
         self.chunked = section.chunked
-        self.keep_alive = _keep_alive(http_1_0, section.connection_options)
+        self.keep_alive = section.keep_alive
+
+    @property
+    def raw(self) -> bytes:
+        """The head as it came, end included."""
+        return self._block + HEAD_END
 
     @property
     def noted(self) -> dict[str, list[str]]:
@@ -263,7 +282,7 @@ def _parse_section(
         if section is not None:
             return section
     fields, noted = _parse_fields(_head_lines(block)) if block else ([], {})
-    section = HeaderSection(fields, noted, *_framing(noted, http_1_0))
+    section = HeaderSection(fields, noted, *_framing(noted, http_1_0), http_1_0=http_1_0)
     if cache is _request_sections:
         _check_host(noted.get("host"), http_1_0)
     small = len(block) <= _SECTION_CACHE_BYTES and len(fields) <= _SECTION_CACHE_FIELDS
@@ -307,13 +326,6 @@ def _connection_options(noted: dict[str, list[str]]) -> frozenset[str]:
     ) - {""}
 
 
-def _keep_alive(http_1_0: bool, options: frozenset[str]) -> bool:
-    # RFC 9112, 9.3
-    if "close" in options:
-        return False
-    return not http_1_0 or "keep-alive" in options
-
-
 def _framing(noted: dict[str, list[str]], http_1_0: bool) -> tuple[int | None, bool]:
     """Return (content length, chunked) or raise when they are not beyond doubt."""
     codings = noted.get("transfer-encoding")
@@ -350,7 +362,8 @@ def parse_request_head(block: bytes, limits: LimitOptions) -> RequestHead:
     http_1_0 = version == "HTTP/1.0"
     if not http_1_0 and version != "HTTP/1.1":
         raise _bad_version(version)
-    if not target or "\t" in target or not _TOKEN.fullmatch(method):
+    known = method in _USUAL_METHODS or _TOKEN.fullmatch(method)
+    if not known or not target or "\t" in target:
         raise WireError("malformed request line")
     if method == "CONNECT":
         raise WireError("CONNECT is not supported", 405)
@@ -390,6 +403,25 @@ def _bad_version(version: str) -> WireError:
     return WireError("malformed request line or unknown protocol")
 
 
+# As the header sections above.
+_status_lines: dict[str, tuple[bool, int, str]] = {}
+_STATUS_LINES_SIZE = 256
+_STATUS_LINES_LENGTH = 64
+
+
+def _parse_status_line(line: str) -> tuple[bool, int, str]:
+    """Return whether a response is HTTP/1.0, its status and its reason."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise WireError("malformed status line")
+    parsed = (match[1] == "0", int(match[2]), match[3] or "")
+    if len(line) <= _STATUS_LINES_LENGTH:
+        if len(_status_lines) >= _STATUS_LINES_SIZE:
+            _status_lines.clear()
+        _status_lines[line] = parsed
+    return parsed
+
+
 def parse_response_head(block: bytes, method: str) -> ResponseHead:
     """Parse a response head to a request with ``method``.
 
@@ -398,17 +430,13 @@ def parse_response_head(block: bytes, method: str) -> ResponseHead:
     6.3). A length of None without ``chunked`` means: until the connection ends.
     """
     line, section_block = _split_first_line(block)
-    match = _STATUS_LINE.fullmatch(line)
-    if match is None:
-        raise WireError("malformed status line")
-    http_1_0 = match[1] == "0"
-    status = int(match[2])
+    http_1_0, status, reason = _status_lines.get(line) or _parse_status_line(line)
     section = _parse_section(section_block, http_1_0, _response_sections)
     if status == 101 and not (
         "upgrade" in section.noted and "upgrade" in section.connection_options
     ):
         raise WireError("101 without an upgrade")
-    head = ResponseHead(status, match[3] or "", http_1_0, section, block + HEAD_END)
+    head = ResponseHead(status, reason, http_1_0, section, block)
     if method == "HEAD" or status < 200 or status == 204 or status == 304:
         head.content_length, head.chunked = 0, False
         if (status < 200 or status == 204) and "content-length" in section.noted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from http.client import responses as REASONS
 from typing import Any
 
@@ -28,10 +28,10 @@ from chp_gevent.channel.segment import (
     Segment,
 )
 from chp_gevent.channel.subscriber import Subscriber
-from chp_gevent.http.answer import AnswerCut, AnswerFields, Headers
+from chp_gevent.http.answer import AnswerCut, AnswerFields, BufferedBody, Headers
 from chp_gevent.http.connection import ClientConnection, StartResponse
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.wire import RequestHead, ResponseHead, serialise_fields
+from chp_gevent.http.wire import Buffer, RequestHead, ResponseHead, serialise_fields
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.errors import ErrorPages
@@ -232,8 +232,8 @@ class ProxyApplication:
         if counts:
             self._touch(route)
         if exchange.over:
-            return body
-        return self._passed_on(body, route, client.head, counts)
+            return body  # type: ignore[return-value]
+        return BufferedBody(self._passed_on(body, route, client.head, counts))
 
     @staticmethod
     def _answer_fields(response: ResponseHead) -> AnswerFields:
@@ -249,8 +249,8 @@ class ProxyApplication:
         return answer
 
     def _passed_on(
-        self, body: Iterable[bytes], route: Route, head: RequestHead, counts: bool
-    ) -> Iterable[bytes]:
+        self, body: Iterable[Buffer], route: Route, head: RequestHead, counts: bool
+    ) -> Generator[Buffer, None, None]:
         """Yield a body; each piece of it, if it ``counts``, is activity on its route.
 
         Raises ``AnswerCut`` when the target breaks off.

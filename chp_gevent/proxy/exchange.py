@@ -8,10 +8,11 @@ from typing import Any
 import gevent
 from gevent import getcurrent
 
+from chp_gevent.http.answer import BufferedBody
 from chp_gevent.http.body import ClientGone
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
-from chp_gevent.http.wire import RequestHead, ResponseHead, WireError
+from chp_gevent.http.wire import Buffer, RequestHead, ResponseHead, WireError
 from chp_gevent.proxy.headers import response_headers, trailer_headers
 from chp_gevent.proxy.upstream import (
     TargetConnection,
@@ -40,6 +41,18 @@ class Exchange:
     Attributes:
         over: whether the connection has been given back or closed.
     """
+
+    __slots__ = (
+        "_client",
+        "_connection",
+        "_greenlet",
+        "_on_download",
+        "_on_upload",
+        "_pool",
+        "_timeout",
+        "_upload",
+        "over",
+    )
 
     def __init__(
         self,
@@ -100,11 +113,12 @@ class Exchange:
             self._connection.send_head(head)
             self._upload = gevent.spawn(self._send_body)
         elif self._client.head.chunked:
-            payload = chunk(body) if body else b""
-            trailers = _trailers(self._client)
-            self._connection.send_head(head + payload + last_chunk(trailers))
+            payload = chunk(body) if body else ()
+            self._connection.send_head(head, *payload, last_chunk(_trailers(self._client)))
+        elif body:
+            self._connection.send_head(head, body)
         else:
-            self._connection.send_head(head + body)
+            self._connection.send_head(head)
         if body and self._on_upload is not None:
             self._on_upload(len(body))
 
@@ -113,7 +127,7 @@ class Exchange:
         chunked = self._client.head.chunked
         try:
             for piece in self._client.body.pieces():
-                self._connection.write(chunk(piece) if chunked else piece)
+                self._connection.write(*(chunk(piece) if chunked else (piece,)))
                 if self._on_upload is not None:
                     self._on_upload(len(piece))
                 if self._client.wait_deadline != float("inf"):
@@ -132,9 +146,10 @@ class Exchange:
 
     # -- and back
 
-    def response(self, head: ResponseHead) -> Iterable[bytes]:
+    def response(self, head: ResponseHead) -> Iterable[Buffer]:
         """Return the body of the response, to be sent as it comes.
 
+        If the exchange is over then, the body is here already, and an iterable for WSGI.
         Iterating raises ``TargetError`` when the body is cut short or malformed.
         """
         received = self._connection.take_received()
@@ -155,8 +170,8 @@ class Exchange:
         return self._stream_response(head, decoder, received)
 
     def _stream_response(
-        self, head: ResponseHead, decoder: BodyDecoder, received: bytes
-    ) -> Iterator[bytes]:
+        self, head: ResponseHead, decoder: BodyDecoder, received: Buffer
+    ) -> Iterator[Buffer]:
         try:
             self._on_download(len(received))
             yield received  # even if empty: the head goes out now
@@ -193,7 +208,7 @@ class Exchange:
         stream = self._connection.stream
         early = self._connection.take_received()
         self._connection.stream = None
-        return stream, early
+        return stream, bytes(early)
 
     def abandon(self) -> None:
         """End the exchange, closing the connection; nothing happens if it is over."""
@@ -220,12 +235,14 @@ class Exchange:
             self._client.limit_wait(None)
 
 
-def _whole(head: ResponseHead, body: bytes) -> Iterable[bytes]:
+def _whole(head: ResponseHead, body: Buffer) -> Iterable[Buffer]:
     """Return a body that has arrived, as the server is to treat it.
 
     It would give a list a length; there is to be none where the target's chunks or its
     answer to HEAD had none.
     """
+    if isinstance(body, memoryview):
+        return BufferedBody(piece for piece in (body,))
     return [body] if head.section.content_length is not None else iter((body,))
 
 

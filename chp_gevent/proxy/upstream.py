@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import queue
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
+from gevent.monkey import get_original
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
@@ -25,6 +27,7 @@ from chp_gevent.http.framing import BodyDecoder, body_decoder
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import (
     HEAD_END,
+    Buffer,
     IncompleteMessage,
     ResponseHead,
     WireError,
@@ -42,6 +45,8 @@ MAX_IDLE = 256
 IDLE_SECONDS = 60.0
 # What a target's header section may have; Node's limit is 16 KB, tornado's 64 KB.
 MAX_RESPONSE_HEAD = 131072
+# Bytes of a body that came with the head, from which on they are not copied out of it.
+LARGE = 8192
 # Interim responses (1xx) before the final one; one or two are usual.
 MAX_INTERIM = 100
 
@@ -93,7 +98,8 @@ class TargetConnection(HTTPConnection):
     stream: Stream | None = None
     reused = False
     idle_since = 0.0
-    _received = b""
+    _received: Buffer = b""
+    _poller: Any = None
 
     def connect(self) -> None:
         """Connect, and with TLS shake hands. Raises ``TargetError``."""
@@ -108,6 +114,8 @@ class TargetConnection(HTTPConnection):
             self.sock = _socket.socket(fileno=self.sock.detach())
             self.sock.setblocking(False)
         self.stream = streams.wrap(self.sock, gevent.get_hub())
+        self._poller = get_original("select", "poll")()
+        self._poller.register(self.sock.fileno(), select.POLLIN)
 
     @property
     def _address(self) -> str:
@@ -136,28 +144,38 @@ class TargetConnection(HTTPConnection):
     def is_connected(self) -> bool:
         """Whether the connection can carry a request: open, and nothing has arrived on it.
 
-        Asked before a connection is reused. A ``recv`` tells for a microsecond what urllib3's
-        own ``poll`` tells for 20% of a request.
+        Asked before a connection is reused. The kernel tells for 0.2 µs; a ``recv`` that fails
+        takes 0.7 µs, urllib3's way, which makes a poll object each time, 20% of a request.
         """
         stream = self.stream
         if stream is None or stream.closed:
             return False
+        if not self._poller.poll(0) and not stream.has_pending():
+            return True
         try:
+            # With TLS it may be something for OpenSSL alone, such as a session ticket.
             return stream.try_read(1) is None
         except OSError:
             return False
 
-    def send_head(self, head: bytes) -> None:
-        """Send the head of a request, connecting first if needed. Raises ``TargetError``."""
+    def send_head(self, head: bytes, *body: Buffer) -> None:
+        """Send the head of a request, and what there is of its body, connecting first if needed.
+
+        Raises ``TargetError``.
+        """
         if self.stream is None:
             self.reused = False
             self.connect()
-        self.write(head)
+        self.write(head, *body)
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: Buffer) -> None:
         """Send bytes of a request. Raises ``TargetError``."""
+        stream: Any = self.stream
         try:
-            self.stream.write(data)  # type: ignore[union-attr]
+            if len(parts) == 1:
+                stream.write(parts[0])
+            else:
+                stream.write_all(*parts)
         except OSError as error:
             raise TargetError(_break_off(error)) from error
 
@@ -169,7 +187,7 @@ class TargetConnection(HTTPConnection):
         ``on_interim`` is given each interim response (1xx other than 101). Raises
         ``TargetError``.
         """
-        received = self._received
+        received = b""
         interim = 0
         while True:
             end = received.find(HEAD_END)
@@ -180,17 +198,19 @@ class TargetConnection(HTTPConnection):
                 head = parse_response_head(received[:end], method)
             except WireError as error:
                 raise TargetError(f"malformed response: {error}", answered=True) from error
-            received = received[end + len(HEAD_END) :]
+            end += len(HEAD_END)
             if head.status >= 200 or head.status == 101:
-                self._received = received
+                large = len(received) - end > LARGE
+                self._received = memoryview(received)[end:] if large else received[end:]
                 return head
+            received = received[end:]
             interim += 1
             if interim > MAX_INTERIM:
                 raise TargetError("malformed response: no end of interim ones", answered=True)
             on_interim(head)
 
     def _more_head(self, received: bytes) -> bytes:
-        if has_bare_line_feed(received):
+        if received and has_bare_line_feed(received):
             raise TargetError("malformed response: bare line feed", answered=True)
         if len(received) > MAX_RESPONSE_HEAD:
             raise TargetError("malformed response: header section too large", answered=True)
@@ -202,8 +222,8 @@ class TargetConnection(HTTPConnection):
             raise TargetError("target closed the connection", answered=bool(received))
         return received + data if received else data
 
-    def take_received(self) -> bytes:
-        """Return, and forget, what came behind the head of the response."""
+    def take_received(self) -> Buffer:
+        """Return, and forget, what came behind the head of the response; a view if it is much."""
         received, self._received = self._received, b""
         return received
 
@@ -386,19 +406,21 @@ class Upstream:
             self._forget(url)
 
 
-def response_body(head: ResponseHead, received: bytes) -> tuple[BodyDecoder, bytes]:
+def response_body(head: ResponseHead, received: Buffer) -> tuple[BodyDecoder, Buffer]:
     """Return the decoder of a response's body and the part of it that is in ``received``.
 
     Raises ``TargetError``.
     """
     decoder = body_decoder(head)
+    if head.chunked:
+        received = bytes(received)
     try:
         return decoder, decoder.feed(received) if received else b""
     except WireError as error:
         raise TargetError(f"malformed response: {error}", answered=True) from error
 
 
-def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[bytes]:
+def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Buffer]:
     """Yield the rest of a response's body, piece by piece as it arrives.
 
     Raises ``TargetError`` when it is cut short or malformed.
@@ -407,7 +429,7 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[by
     assert stream is not None
     try:
         while not decoder.done:
-            data = stream.read(streams.BODY_READ_SIZE)
+            data = stream.read()
             if data:
                 body = decoder.feed(data)
                 if body:

@@ -43,6 +43,7 @@ class ProxyWorker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Build the data plane, then load the application that wraps it, if any does."""
+        from chp_gevent.allocator import keep_read_buffers
         from chp_gevent.channel.subscriber import Subscriber
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
@@ -52,6 +53,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
 
+        keep_read_buffers()
         row = self.segment.row(self.row_index)
         reset_gauges(row)
         row[PID] = os.getpid()

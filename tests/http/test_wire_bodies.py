@@ -282,8 +282,8 @@ def test_a_response_without_framing_lasts_until_the_connection_ends(
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (chunk(b"a"), b"1\r\na\r\n"),
-        (chunk(b"0123456789abcdef"), b"10\r\n0123456789abcdef\r\n"),
+        (b"".join(chunk(b"a")), b"1\r\na\r\n"),
+        (b"".join(chunk(b"0123456789abcdef")), b"10\r\n0123456789abcdef\r\n"),
         (last_chunk(), b"0\r\n\r\n"),
         (last_chunk([("X", "y"), ("Z", "")]), b"0\r\nX: y\r\nZ: \r\n\r\n"),
     ],

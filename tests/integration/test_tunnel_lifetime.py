@@ -36,6 +36,13 @@ def is_served_by_another(proxy: Proxy, old: set[int]) -> bool:
         return proxy.worker_of(client) not in old
 
 
+def opens_elsewhere(proxy: Proxy, old_worker: int) -> bool:
+    """Whether a new tunnel works, and is another worker's than ``old_worker``'s."""
+    with switched_client(proxy.client(), "/") as new:
+        assert says_back(new, "through a new one")
+        return proxy.worker_of(new) != old_worker
+
+
 def says_back(client: RawClient, text: str) -> bool:
     """Whether the target still echoes through the tunnel."""
     client.send(text)
@@ -51,12 +58,12 @@ def test_a_reload_keeps_tunnels_and_opens_new_ones_on_new_workers(start_proxy: S
             old_worker = proxy.worker_of(old)
             others = set(proxy.tree())
             proxy.signal(signal.SIGHUP)
+            # The other old worker has no tunnel to wait for, and leaves when it has been told to.
+            wait_until(lambda: len(others & set(proxy.tree())) < len(others), 10, "one has left")
             wait_until(lambda: is_served_by_another(proxy, others), 10, "a new worker")
             assert says_back(old, "through the old worker")
-            with switched_client(proxy.client(), "/") as new:
-                assert says_back(new, "through a new one")
-                assert proxy.worker_of(new) != old_worker
-                assert proxy.worker_of(old) == old_worker
+            wait_until(lambda: opens_elsewhere(proxy, old_worker), 10, "a tunnel of a new worker")
+            assert proxy.worker_of(old) == old_worker
         wait_until(lambda: old_worker not in proxy.tree(), 5, "the old worker has left")
 
 

@@ -333,3 +333,21 @@ def test_middleware_can_wrap_the_application(server: Server, target: RawTarget) 
     _, headers, body = server.call(environ())
     assert (body, headers[-1]) == (b"OK", ("X-Wrapped", "2"))
     assert target.request.all("x-added") == ["1"]
+
+
+@pytest.mark.parametrize("size", [100, 20_000, 100_000, 3_000_000])
+@pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunked"])
+def test_bodies_of_any_size_are_bytes_to_other_servers(
+    server: Server, target: RawTarget, size: int, in_chunks: bool
+) -> None:
+    body = bytes(range(250)) * (size // 250)
+
+    def answer(exchange: Exchange) -> None:
+        if in_chunks:
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+            exchange.send(head + chunked(body))
+        else:
+            exchange.send(response(body, headers=PLAIN))
+
+    target.script(answer)
+    assert server.call(environ())[2] == body
