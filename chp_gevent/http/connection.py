@@ -20,7 +20,7 @@ from chp_gevent.http.answer import AnswerCut, AnswerFields, BufferedBody, Header
 from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.stream import Stream, TLSStream
+from chp_gevent.http.stream import COPIED, Stream, TLSStream
 from chp_gevent.http.wire import (
     HEAD_END,
     RequestHead,
@@ -302,12 +302,12 @@ class ClientConnection:
                 head, chunked, left = self._response_head(result)
                 if not left:
                     piece = b""  # of an answer to HEAD, say
-                if not piece:
-                    write(head)
-                elif chunked:
+                if chunked and piece:
                     write_all(head, *chunk(piece))
-                else:
+                elif len(piece) > COPIED:
                     write_all(head, piece)
+                else:
+                    write(head + piece)
             elif piece and left:
                 if chunked:
                     write_all(*chunk(piece))

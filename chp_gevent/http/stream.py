@@ -38,7 +38,7 @@ READ_SIZE = 262144
 
 # Up to so many bytes, parts of a message are joined rather than sent as they are: 10 µs for a
 # copy of 100 KB, 0.5 µs for ``sendmsg`` with any size.
-_COPIED = 8192
+COPIED = 8192
 
 # What OpenSSL gives at once is part of one record (RFC 8446, 5.1): more needn't be allocated.
 _TLS_RECORD = 16384
@@ -155,7 +155,10 @@ class Stream:
 
     def write(self, data: Buffer) -> None:
         """Send all of ``data``, waiting as often as it takes. Raises ``OSError``."""
-        sent = self.try_write(data)
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
         if sent != len(data):
             self._write_rest(memoryview(data)[sent:])
 
@@ -166,7 +169,7 @@ class Stream:
 
     def write_all(self, *parts: Buffer) -> None:
         """As :meth:`write`, for parts that are copied together only if they are small."""
-        if sum(map(len, parts)) <= _COPIED:
+        if sum(map(len, parts)) <= COPIED:
             self.write(b"".join(parts))
             return
         try:
@@ -386,6 +389,12 @@ class TLSStream(Stream):
     def write_event(self) -> int:
         """WRITE, or READ when TLS has to hear from the peer first."""
         return self._write_event
+
+    def write(self, data: Buffer) -> None:
+        """See ``Stream``."""
+        sent = self.try_write(data)
+        if sent != len(data):
+            self._write_rest(memoryview(data)[sent:])
 
     def write_all(self, *parts: Buffer) -> None:
         """As :meth:`Stream.write_all`; always copied, since a record each would cost more."""

@@ -120,13 +120,10 @@ class RequestHead:
     """A request without its body: its first line, and what its ``section`` says."""
 
     __slots__ = (
-        "chunked",
-        "fields",
         "has_body",
         "http_1_0",
         "keep_alive",
         "method",
-        "noted",
         "section",
         "target",
         "upgrade",
@@ -137,13 +134,25 @@ class RequestHead:
         self.target = target
         self.http_1_0 = http_1_0
         self.section = section
-        # Copies: a property would cost 15 times as much with each use.
-        self.fields = section.fields
-        self.noted = section.noted
-        self.chunked = section.chunked
+        # Copies of what every request is asked for: properties cost 15 times as much.
         self.has_body = section.has_body
         self.keep_alive = section.keep_alive
         self.upgrade = section.upgrade
+
+    @property
+    def fields(self) -> list[Field]:
+        """The header lines."""
+        return self.section.fields
+
+    @property
+    def noted(self) -> dict[str, list[str]]:
+        """The values of the fields that matter, by lower-case name."""
+        return self.section.noted
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body is chunked."""
+        return self.section.chunked
 
     @property
     def content_length(self) -> int | None:

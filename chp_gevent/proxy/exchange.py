@@ -108,6 +108,9 @@ class Exchange:
         self._client.inform(response.status, response.reason, headers)
 
     def _send(self, head: bytes) -> None:
+        if not self._client.head.has_body:
+            self._connection.send_head(head)
+            return
         body = self._client.body.take_if_complete()
         if body is None:
             self._connection.send_head(head)
@@ -115,10 +118,8 @@ class Exchange:
         elif self._client.head.chunked:
             payload = chunk(body) if body else ()
             self._connection.send_head(head, *payload, last_chunk(_trailers(self._client)))
-        elif body:
-            self._connection.send_head(head, body)
         else:
-            self._connection.send_head(head)
+            self._connection.send_head(head, body)
         if body and self._on_upload is not None:
             self._on_upload(len(body))
 

@@ -45,8 +45,6 @@ MAX_IDLE = 256
 IDLE_SECONDS = 60.0
 # What a target's header section may have; Node's limit is 16 KB, tornado's 64 KB.
 MAX_RESPONSE_HEAD = 131072
-# Bytes of a body that came with the head, from which on they are not copied out of it.
-LARGE = 8192
 # Interim responses (1xx) before the final one; one or two are usual.
 MAX_INTERIM = 100
 
@@ -200,7 +198,7 @@ class TargetConnection(HTTPConnection):
                 raise TargetError(f"malformed response: {error}", answered=True) from error
             end += len(HEAD_END)
             if head.status >= 200 or head.status == 101:
-                large = len(received) - end > LARGE
+                large = len(received) - end > streams.COPIED
                 self._received = memoryview(received)[end:] if large else received[end:]
                 return head
             received = received[end:]
