@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchlib.budget import BUDGET
 from benchlib.definitions import Case, Row
 from benchlib.proxies import Contender
 from benchlib.runner import Results
@@ -130,10 +131,17 @@ def _ratios(run: Run) -> list[str]:
         theirs = run.results.value(row.key, name, figure)
         if name == ours or not mine or not theirs:
             return MISSING
-        return f"{mine / theirs:.2f}"
+        ratio = mine / theirs
+        allowed = BUDGET.get(row.key, {}).get(name)
+        if allowed is None:
+            return f"{ratio:.2f}"
+        return (
+            f"{ratio:.2f} (≤ {allowed})" if ratio <= allowed else f"**{ratio:.2f} (> {allowed})**"
+        )
 
     note = (
-        "Ours divided by theirs (below 1: ours needs less); CPU, and memory for the idle tunnels."
+        "Ours divided by theirs (below 1: ours needs less); CPU, and memory for the idle tunnels. "
+        "In parentheses our budget, **bold** where it is passed."
     )
     return _table(run, "Ratios", cell, note)
 
