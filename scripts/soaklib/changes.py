@@ -63,6 +63,8 @@ class Checks:
 
     def expect(self, number: int, expected: int) -> None:
         """Raises ``Wrong`` unless a request by a route is answered with this status."""
+        if self._connection is not None and self._connection.has_rested:
+            self.close()
         if self._connection is None:
             self._connection = Connection(self._port)
         try:
@@ -103,17 +105,14 @@ def change(order: dict[str, Any]) -> Outcome:
     for turn in range(turns(count)):
         new, old = first + turn + CHANGING_ROUTES, first + turn
         is_checked = turn % CHECK_EVERY == CHECK_EVERY - 1
-        try:
-            routes.add(new)
-            if is_checked:
-                checks.expect(new, routes.status(new))
-            routes.delete(old)
-            if is_checked:
-                checks.expect(old, 404)
-            if turn < replaced:
-                routes.add(new - CHANGING_ROUTES // 2)
-        except (Wrong, OSError) as error:
-            outcome.note(f"changes: {error}")
+        outcome.attempt("change", routes.add, new)
+        if is_checked:
+            outcome.attempt("change", checks.expect, new, routes.status(new))
+        outcome.attempt("change", routes.delete, old)
+        if is_checked:
+            outcome.attempt("change", checks.expect, old, 404)
+        if turn < replaced:
+            outcome.attempt("change", routes.add, new - CHANGING_ROUTES // 2)
     outcome.done = count
     checks.close()
     api.close()

@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from typing import Any
+
+from benchlib.routes_api import REST_SECONDS
 
 from tests.peers.loopback import reset_on_close
 
@@ -31,11 +35,14 @@ class Outcome:
     failed: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def note(self, what: str) -> None:
-        """Take note of something that went wrong."""
-        self.failed += 1
-        if len(self.wrong) < KEPT:
-            self.wrong.append(what)
+    def attempt(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
+        """Call ``function`` and take note of what goes wrong, with ``name`` before it."""
+        try:
+            function(*arguments)
+        except (Wrong, OSError, HTTPException) as error:
+            self.failed += 1
+            if len(self.wrong) < KEPT:
+                self.wrong.append(f"{name}: {error!r}")
 
 
 def run(work: Callable[[dict[str, Any]], Outcome]) -> None:
@@ -50,10 +57,17 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
+        self._last_sent = time.monotonic()
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
+        self._last_sent = time.monotonic()
         self.socket.sendall(data)
+
+    @property
+    def has_rested(self) -> bool:
+        """Whether it is so long unused that the server may be closing it: after 5 s it does."""
+        return time.monotonic() - self._last_sent > REST_SECONDS
 
     def take_until(self, end: bytes) -> bytes:
         """Take what comes up to ``end``, and that. Raises ``Wrong`` when it does not come."""

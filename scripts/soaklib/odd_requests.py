@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from soaklib.client import Connection, Outcome, Wrong, run
@@ -48,7 +47,7 @@ class Sender:
 
     def _connection(self) -> Connection:
         """The kept connection;."""
-        if self._kept is not None and self._rng.random() < 0.05:
+        if self._kept is not None and (self._kept.has_rested or self._rng.random() < 0.05):
             self.close()
         if self._kept is None:
             self._kept = Connection(self._port)
@@ -132,11 +131,7 @@ def send_all(order: dict[str, Any]) -> Outcome:
     kinds = [kind for kind, count in order["requests"].items() for _ in range(count)]
     rng.shuffle(kinds)
     for kind in kinds:
-        send = partial(sender.send, kind)
-        try:
-            send()
-        except (Wrong, OSError) as error:
-            outcome.note(f"{kind}: {error}")
+        outcome.attempt(kind, sender.send, kind)
         outcome.done += 1
     sender.close()
     return outcome

@@ -11,6 +11,7 @@ from pathlib import Path
 
 MB = 1024 * 1024
 BLOCK = 512  # bytes, st_blocks' unit
+HEAP = re.compile(r"^\S+ [^\n]*\[heap\]\n((?:\w+: [^\n]*\n)*)", re.MULTILINE)
 JOURNAL = "/memfd:chp-gevent-journal"
 
 
@@ -66,19 +67,16 @@ def _process(pid: int) -> ProcessReading:
     folder = Path(f"/proc/{pid}")
     rollup = _kilobytes(folder.joinpath("smaps_rollup").read_text("utf-8"))
     swapped = rollup["SwapPss"]
-    heap = re.search(
-        r"^\S+ [^\n]*\[heap\]\n((?:\w+: [^\n]*\n)*)",
-        folder.joinpath("smaps").read_text("utf-8"),
-        re.MULTILINE,
-    )
-    found = _kilobytes(heap[1]) if heap else Counter[str]()
+    # The heap of a forked process is several mappings.
+    heaps = HEAP.findall(folder.joinpath("smaps").read_text("utf-8"))
+    heap = sum((_kilobytes(lines) for lines in heaps), Counter[str]())
     threads = re.search(r"^Threads:\s+(\d+)", folder.joinpath("status").read_text("utf-8"), re.M)
     assert threads is not None
     return ProcessReading(
         pid,
         memory=rollup["Pss_Anon"] + rollup["Pss_Shmem"] + swapped,
         pss=rollup["Pss"] + swapped,
-        heap=found["Pss"] + found["SwapPss"],
+        heap=heap["Pss"] + heap["SwapPss"],
         descriptors=_descriptors(pid),
         threads=int(threads[1]),
     )

@@ -67,6 +67,13 @@ def expect_close(connection: Connection) -> None:
         raise Wrong("something else came than a close frame and the end")
 
 
+def through(connection: Connection, accept: bytes, message: bytes, how: str) -> None:
+    """The whole life of a tunnel that has been asked for."""
+    check_switched(connection, accept)
+    echo(connection, message)
+    end(connection, how)
+
+
 def use(order: dict[str, Any]) -> Outcome:
     """Open and end ``count`` tunnels at ``path``, a batch at a time."""
     rng = random.Random(order["seed"])
@@ -75,13 +82,8 @@ def use(order: dict[str, Any]) -> Outcome:
         size = min(BATCH, order["count"] - outcome.done)
         batch = [opened(order["port"], order["path"], rng) for _ in range(size)]
         for connection, accept in batch:
-            how = rng.choice(ENDS)
-            try:
-                check_switched(connection, accept)
-                echo(connection, rng.randbytes(rng.choice(SIZES)))
-                end(connection, how)
-            except (Wrong, OSError) as error:
-                outcome.note(f"tunnel ({how}): {error}")
+            how, message = rng.choice(ENDS), rng.randbytes(rng.choice(SIZES))
+            outcome.attempt(f"tunnel ({how})", through, connection, accept, message, how)
             connection.close()
         outcome.done += size
     return outcome
