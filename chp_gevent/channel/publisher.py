@@ -18,6 +18,8 @@ from chp_gevent.channel.segment import FRESH_SLOT, Segment
 log = logging.getLogger("chp_gevent.channel")
 
 COMPACT_AT_BYTES: Final = 8 * 1024 * 1024
+# Activity slots that are left alone after their routes went. Each takes 48 bytes.
+RESTING_SLOTS: Final = 16_384
 
 
 class RouteLimitReached(RuntimeError):
@@ -63,6 +65,7 @@ class Publisher:
         journal: Journal,
         clock: Callable[[], float] = time.time,
         compact_at: int = COMPACT_AT_BYTES,
+        resting_slots: int = RESTING_SLOTS,
     ) -> None:
         self._words = segment.words
         self._activity = segment.activity
@@ -70,6 +73,7 @@ class Publisher:
         self._writer = JournalWriter(journal)
         self._clock = clock
         self._compact_at = compact_at
+        self._resting_slots = resting_slots
         self._routes: dict[str, StoredRoute] = {}
         self._freed: deque[int] = deque()
         self._live_bytes = 0
@@ -172,13 +176,14 @@ class Publisher:
         return self._activity[self._routes[path].slot]
 
     def _take_slot(self) -> int:
-        """Return a slot that no route ever had, or else the one that is free the longest.
+        """Return the slot that is free the longest, or one that no route ever had.
 
         A worker may still write the activity of a removed route; the longer its slot
-        rests, the less likely it hits a new route's.
+        rests, the less likely it hits a new route's. So a slot is reused only when many
+        rest, or none is left.
         """
         fresh = self._words[FRESH_SLOT]
-        if fresh < len(self._activity):
+        if fresh < len(self._activity) and len(self._freed) < self._resting_slots:
             self._words[FRESH_SLOT] = fresh + 1
             return fresh
         if not self._freed:

@@ -12,6 +12,7 @@ import queue
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -352,6 +353,8 @@ class Upstream:
             "http+unix": UnixTargetPool,
         }
         self._targets: dict[str, tuple[Target, Any]] = {}
+        # How many of the targets each pool serves: all of one scheme, host and port.
+        self._shares: Counter[Any] = Counter()
         self._retired: dict[str, float] = {}
 
     def target(self, url: str) -> tuple[Target, Any]:
@@ -372,6 +375,7 @@ class Upstream:
                 },
             )
             found = self._targets[url] = (target, pool)
+            self._shares[pool] += 1
         return found
 
     def retire(self, url: str) -> None:
@@ -395,8 +399,11 @@ class Upstream:
 
     def _forget(self, url: str) -> None:
         target, pool = self._targets.pop(url)
-        self._manager.pools.pop(_pool_key(target), None)  # type: ignore[call-overload]
-        pool.close()
+        self._shares[pool] -= 1
+        if not self._shares[pool]:
+            del self._shares[pool]
+            self._manager.pools.pop(_pool_key(target), None)  # type: ignore[call-overload]
+            pool.close()
 
     def close(self) -> None:
         """Close all idle connections."""

@@ -12,12 +12,15 @@ from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
 
+from chp_gevent import allocator
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import GENERATION, PID, STARTS, Segment, reset_gauges
 from chp_gevent.options import Options
 
 # How often, in seconds, a worker tells the arbiter that it lives and looks for changes.
 HEARTBEAT = 1.0
+# Heartbeats after which it gives memory back.
+TRIM_BEATS = 30
 
 
 class ProxyWorker(GeventWorker):
@@ -29,9 +32,11 @@ class ProxyWorker(GeventWorker):
     Attributes:
         row_index: the worker's row in the segment; set by the arbiter before the fork.
         requests_before: requests in that row before this worker; the arbiter's to use.
+        beats: heartbeats so far.
     """
 
     row_index: int = 0
+    beats: int = 0
     requests_before: int = 0
 
     def equip(self, options: Options, segment: Segment, journal: Journal, row: int) -> None:
@@ -43,7 +48,6 @@ class ProxyWorker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Build the data plane, then load the application that wraps it, if any does."""
-        from chp_gevent.allocator import keep_read_buffers
         from chp_gevent.channel.subscriber import Subscriber
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
@@ -53,7 +57,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
 
-        keep_read_buffers()
+        allocator.keep_read_buffers()
         row = self.segment.row(self.row_index)
         reset_gauges(row)
         row[PID] = os.getpid()
@@ -116,3 +120,6 @@ class ProxyWorker(GeventWorker):
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()
         self.upstream.close_idle(time.monotonic())
+        self.beats += 1
+        if self.beats % TRIM_BEATS == 0:
+            allocator.give_back()

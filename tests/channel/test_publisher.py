@@ -23,9 +23,8 @@ class Channel:
         self.journal = Journal(self.segment)
         self.now = itertools.count(1000.0)
 
-    def publisher(self, compact_at: int = 8 * 1024 * 1024) -> Publisher:
-        clock = self.now.__next__
-        return Publisher(self.segment, self.journal, clock=clock, compact_at=compact_at)
+    def publisher(self, **sizes: int) -> Publisher:
+        return Publisher(self.segment, self.journal, clock=self.now.__next__, **sizes)
 
     def recovered(self) -> Publisher:
         publisher = self.publisher()
@@ -101,6 +100,15 @@ def test_fresh_slots_are_used_first_and_freed_ones_longest_free_first(channel: C
     reused = [publisher.add(f"/new/{number}", "http://t", b"{}").slot for number in range(5)]
     fresh = [6, 7]
     assert reused == [*fresh, slots["c"], slots["a"], slots["b"]]
+
+
+def test_a_slot_is_reused_when_enough_others_rest(channel: Channel) -> None:
+    publisher = channel.publisher(resting_slots=2)
+    slots = []
+    for number in range(6):
+        slots.append(publisher.add(f"/{number}", "http://t", b"{}").slot)
+        publisher.remove(f"/{number}")
+    assert slots == [0, 1, 0, 1, 0, 1]
 
 
 def test_one_route_more_than_slots_is_refused_and_changes_nothing(channel: Channel) -> None:

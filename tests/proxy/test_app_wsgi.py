@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -316,6 +317,18 @@ def test_the_connection_to_the_target_is_kept(server: Server, target: RawTarget)
     for _ in range(3):
         server.call(environ())
     assert target.accepted == 1
+
+
+def test_a_target_whose_neighbour_was_retired_is_still_there(
+    server: Server, target: RawTarget
+) -> None:
+    """Targets of one host and port share a pool, which ends with the last of them."""
+    server.table.add(Route("/b", f"{target.url}/elsewhere", 1))
+    for path in ("/", "/b"):
+        assert server.call(environ(path))[2] == b"ok"
+    server.upstream.retire(f"{target.url}/elsewhere")
+    server.upstream.close_idle(time.monotonic())
+    assert server.call(environ())[2] == b"ok"
 
 
 def test_middleware_can_wrap_the_application(server: Server, target: RawTarget) -> None:
