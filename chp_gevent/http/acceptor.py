@@ -21,9 +21,12 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _ACCEPTS_PER_EVENT = 64
 _ACCEPTS_AT_CLOSE = 1024
 
-# How long, in seconds, a process with more connections than another leaves a new one to it.
-# Long enough for a busy process to come round its loop, too short for a client to notice.
+# How long, in seconds, a process with more connections than another leaves a new one to it, for
+# each connection that it has more, up to a limit. On busy cores another process needs some
+# milliseconds to come round its loop; a client hardly notices them, and a process that hangs
+# doesn't keep the others from taking 60 a second each.
 _DEFERENCE = 0.002
+_LARGEST_LEAD = 8
 
 OnAccept = Callable[[int, Any, int], None]
 
@@ -51,7 +54,7 @@ class Acceptor:
         self._shared = hooks.shares_sockets
         self._full = False
         self._listeners = [_Listener(self, sock, loop) for sock in sockets]
-        self._after_deference = loop.timer(_DEFERENCE)
+        self._deferences = [loop.timer(lead * _DEFERENCE) for lead in range(1, _LARGEST_LEAD + 1)]
         self._after_shortage = loop.timer(_OUT_OF_DESCRIPTORS_PAUSE)
         self._short = False
         self._shortage_logged = float("-inf")
@@ -80,7 +83,8 @@ class Acceptor:
                 self._accept(listener, _ACCEPTS_AT_CLOSE)
         self._closed = True
         self._hooks.on_accepting(False)
-        self._after_deference.stop()
+        for timer in self._deferences:
+            timer.stop()
         self._after_shortage.stop()
         for listener in self._listeners:
             listener.close()
@@ -97,10 +101,10 @@ class Acceptor:
 
     def accept(self, listener: _Listener) -> None:
         """Accept what waits on a listener; called from the event loop."""
-        if self._shared and self._should_defer():
+        if self._shared and (lead := self._lead_to_defer_for()):
             for each in self._listeners:
                 each.ignore()
-            self._after_deference.start(self._end_deference)
+            self._deferences[min(lead, _LARGEST_LEAD) - 1].start(self._watch)
             return
         self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT)
 
@@ -117,16 +121,14 @@ class Acceptor:
             if self._full or self._closed:
                 return
 
-    def _should_defer(self) -> bool:
-        """Whether another process should have this connection. Once each."""
+    def _lead_to_defer_for(self) -> int:
+        """How many connections more than another process we have; 0 if we just deferred."""
         if self._deferred:
             self._deferred = False
-            return False
-        self._deferred = self._hooks.should_defer()
-        return self._deferred
-
-    def _end_deference(self) -> None:
-        self._watch()
+            return 0
+        lead = self._hooks.lead()
+        self._deferred = lead > 0
+        return lead
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno not in _NO_DESCRIPTORS:

@@ -35,9 +35,12 @@ class ServerHooks:
     def on_accepting(self, accepting: bool) -> None:
         """Take note that the server accepts connections from now on, or never again."""
 
-    def should_defer(self) -> bool:
-        """Whether another process that shares the sockets should have the next connection."""
-        return False
+    def lead(self) -> int:
+        """How many connections this process has more than another one that shares the sockets.
+
+        If it is not 0, the other one should have the next connection.
+        """
+        return 0
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
         """Take note of a request that is refused; ``head`` is None if it is what was wrong."""

@@ -67,13 +67,13 @@ class WorkerHooks(ServerHooks):
         """See ``ServerHooks``."""
         self._row[ACCEPTING] = accepting
 
-    def should_defer(self) -> bool:
-        """Whether another worker, that is accepting, has fewer connections."""
+    def lead(self) -> int:
+        """How many connections another worker, that is accepting, has fewer; 0 if none has."""
         mine = self._row[OPEN_CONNECTIONS] + self._row[OPEN_TUNNELS]
-        return any(
-            row[ACCEPTING] and row[OPEN_CONNECTIONS] + row[OPEN_TUNNELS] < mine
-            for row in self._others
-        )
+        theirs = [
+            row[OPEN_CONNECTIONS] + row[OPEN_TUNNELS] for row in self._others if row[ACCEPTING]
+        ]
+        return max(0, mine - min(theirs, default=mine))
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
         """See ``ServerHooks``."""

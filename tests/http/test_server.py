@@ -208,9 +208,9 @@ class Deferring(ServerHooks):
         self.counts: list[int] = []
         self.accepting: list[bool] = []
 
-    def should_defer(self) -> bool:
+    def lead(self) -> int:
         self.deferred += 1
-        return True
+        return 3
 
     def on_connections(self, count: int) -> None:
         self.counts.append(count)
