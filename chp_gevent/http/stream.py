@@ -57,9 +57,9 @@ class Stream:
     ``sock`` is a ``socket.socket`` or its C base class in non-blocking mode; the stream owns
     it from now on. ``on_unread``, when set, is called from the event loop each time data
     or the end of the stream arrives while no greenlet is reading; the stream is paused
-    before the call and stays so until the next read or :meth:`watch`. ``port`` is what a tunnel
-    calls :meth:`recv_into` and :meth:`send` of: the socket itself if that can be, since methods
-    between cost a small message 5%.
+    before the call and stays so until the next read or :meth:`watch`. ``port`` is what to call
+    :meth:`recv_into` and :meth:`send` of: the socket itself if that can be, since methods between
+    cost a tunnel's small message 5%.
     """
 
     __slots__ = ("_armed", "_hub", "_parked", "_watcher", "_writer", "on_unread", "port", "sock")
@@ -140,14 +140,7 @@ class Stream:
 
         Waiting first saves the failing ``recv`` (1.5 µs and an exception).
         """
-        self._parked = me = getcurrent()
-        if not self._armed:
-            self.watch()
-        try:
-            self._hub.switch()
-        finally:
-            if self._parked is me:
-                self._parked = None
+        self._wait_readable()
         try:
             return self.sock.recv(size)
         except BlockingIOError:
@@ -156,16 +149,14 @@ class Stream:
     def write(self, data: Buffer) -> None:
         """Send all of ``data``, waiting as often as it takes. Raises ``OSError``."""
         try:
-            sent = self.sock.send(data)
+            sent = self.port.send(data)
         except BlockingIOError:
             sent = 0
         if sent != len(data):
-            self._write_rest(memoryview(data)[sent:])
-
-    def _write_rest(self, rest: memoryview) -> None:
-        while rest:
-            self._wait(self.write_event)
-            rest = rest[self.try_write(rest) :]
+            rest = memoryview(data)[sent:]
+            while rest:
+                self._wait(self.write_event)
+                rest = rest[self.try_write(rest) :]
 
     def write_all(self, *parts: Buffer) -> None:
         """As :meth:`write`, for parts that are copied together only if they are small."""
@@ -184,7 +175,10 @@ class Stream:
     def _wait(self, event: int) -> None:
         if event == WRITE:
             self._wait_writable()
-            return
+        else:
+            self._wait_readable()
+
+    def _wait_readable(self) -> None:
         self._parked = me = getcurrent()
         if not self._armed:
             self.watch()
@@ -295,7 +289,8 @@ class Stream:
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._watcher = self._writer = self.port = None
+        self._watcher = self._writer = None
+        self.port = self.sock  # also where it was the stream itself, a reference cycle
 
 
 class TLSStream(Stream):
@@ -389,12 +384,6 @@ class TLSStream(Stream):
     def write_event(self) -> int:
         """WRITE, or READ when TLS has to hear from the peer first."""
         return self._write_event
-
-    def write(self, data: Buffer) -> None:
-        """See ``Stream``."""
-        sent = self.try_write(data)
-        if sent != len(data):
-            self._write_rest(memoryview(data)[sent:])
 
     def write_all(self, *parts: Buffer) -> None:
         """As :meth:`Stream.write_all`; always copied, since a record each would cost more."""

@@ -27,6 +27,7 @@ _SCRATCH = memoryview(bytearray(131072))
 
 # Reads of what a side had sent before it broke: up to 1 MiB, without waiting for more.
 LAST_READS = 16
+LAST_READ_SIZE = 65536
 
 # A peer that vanished is noticed after two to three silent minutes (the kernel's default is
 # more than two hours), and entries of NAT gateways are kept alive. Each socket has timers of
@@ -255,7 +256,7 @@ class _Flow:
                 unsent = self._unsent
                 if unsent and self._sink.try_write(unsent) < len(unsent):
                     return False
-                data = self.source.try_read()
+                data = self.source.try_read(LAST_READ_SIZE)
                 if not data:
                     return data is not None
                 self._count(len(data))

@@ -193,6 +193,8 @@ class TargetConnection(HTTPConnection):
             if end < 0:
                 received = self._more_head(received)
                 continue
+            if end > MAX_RESPONSE_HEAD:
+                raise _head_too_large()
             try:
                 head = parse_response_head(received[:end], method)
             except WireError as error:
@@ -212,7 +214,7 @@ class TargetConnection(HTTPConnection):
         if received and has_bare_line_feed(received):
             raise TargetError("malformed response: bare line feed", answered=True)
         if len(received) > MAX_RESPONSE_HEAD:
-            raise TargetError("malformed response: header section too large", answered=True)
+            raise _head_too_large()
         try:
             data = self.stream.read_next()  # type: ignore[union-attr]
         except OSError as error:
@@ -445,6 +447,10 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Bu
         raise TargetError(f"response cut short: {error}", answered=True) from error
     except WireError as error:
         raise TargetError(f"malformed response: {error}", answered=True) from error
+
+
+def _head_too_large() -> TargetError:
+    return TargetError("malformed response: header section too large", answered=True)
 
 
 def _pool_key(target: Target) -> tuple[str, str, int]:

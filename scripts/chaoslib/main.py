@@ -9,12 +9,13 @@ import re
 import signal
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from scripts.chaoslib.disturb import Disturber, Target
 from scripts.chaoslib.record import Record
 from scripts.chaoslib.traffic import Traffic
+from tests.integration import processes
 from tests.integration.server import TOKEN, Proxy, free_ports, start_proxy
 from tests.peers import RawClient, get, wait_until
 from tests.peers.upgrades import switched_client
@@ -25,16 +26,6 @@ _SHOWN = 20
 _CRASH = re.compile(
     "Traceback|Error in handler (?!.*TargetError)|error while answering|WORKER TIMEOUT|hangs"
 )
-
-
-def descriptors(pid: int) -> Counter[str]:
-    """Return what descriptors a process has open, by kind."""
-    kinds: Counter[str] = Counter()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(OSError):
-            link = os.readlink(f"/proc/{pid}/fd/{name}")
-            kinds[re.sub(r"\d+|-\w{8}\b", "", link)] += 1
-    return kinds
 
 
 class Levels:
@@ -49,7 +40,7 @@ class Levels:
         workers, management = self._disturber.children()
         roles = [("arbiter", self._proxy.pid), *(("management process", p) for p in management)]
         roles += [("worker", pid) for pid in workers]
-        return [(role, pid, descriptors(pid)) for role, pid in roles]
+        return [(role, pid, processes.descriptors_by_kind(pid)) for role, pid in roles]
 
     def settled(self) -> list[tuple[str, int, Counter[str]]] | None:
         """Return the levels if there are all the processes that there should be, and no more."""

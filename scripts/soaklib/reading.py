@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.integration import processes
+
 MB = 1024 * 1024
 BLOCK = 512  # bytes, st_blocks' unit
 HEAP = re.compile(r"^\S+ [^\n]*\[heap\]\n((?:\w+: [^\n]*\n)*)", re.MULTILINE)
@@ -77,7 +79,7 @@ def _process(pid: int) -> ProcessReading:
         memory=rollup["Pss_Anon"] + rollup["Pss_Shmem"] + swapped,
         pss=rollup["Pss"] + swapped,
         heap=heap["Pss"] + heap["SwapPss"],
-        descriptors=_descriptors(pid),
+        descriptors=processes.descriptors_by_kind(pid),
         threads=int(threads[1]),
     )
 
@@ -87,15 +89,6 @@ def _kilobytes(text: str) -> Counter[str]:
     return Counter(
         {name: int(size) * 1024 for name, size in re.findall(r"^(\w+): +(\d+) kB$", text, re.M)}
     )
-
-
-def _descriptors(pid: int) -> Counter[str]:
-    kinds: Counter[str] = Counter()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):
-            link = os.readlink(f"/proc/{pid}/fd/{name}")
-            kinds[re.sub(r"\d+|-\w{8}\b", "", link)] += 1
-    return kinds
 
 
 def _journal_size(arbiter: int) -> int:

@@ -6,7 +6,6 @@ import queue
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, TypeVar
 
 import gevent
@@ -100,12 +99,7 @@ class ServerThread:
         assert self._started.wait(TIMEOUT)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.run(self._end.set)
         self._thread.join(TIMEOUT)
         self.listener.close()

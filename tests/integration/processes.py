@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +64,16 @@ def tree(root: int) -> list[ProcessStatus]:
 def open_descriptors(pid: int) -> int:
     """Return how many file descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def descriptors_by_kind(pid: int) -> Counter[str]:
+    """Return which file descriptors a process has open, by what they are, and how many of each."""
+    kinds: Counter[str] = Counter()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            link = os.readlink(f"/proc/{pid}/fd/{name}")
+            kinds[re.sub(r"\d+|-\w{8}\b", "", link)] += 1
+    return kinds
 
 
 def holder_of_connection(pids: list[int], local_port: int, peer_port: int) -> int | None:

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from chp_gevent.options import Options
@@ -100,12 +99,7 @@ class ArbiterProcess:
     def __enter__(self) -> ArbiterProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # The child ends with its parent, but only after a second.
         if self.child and self.process.poll() is None and is_running(self.child):
             os.kill(self.child, signal.SIGKILL)

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 import threading
-from types import TracebackType
 
 from tests.peers.loopback import reset_on_close
 
@@ -121,12 +120,7 @@ class DuplexPeer:
     def __enter__(self) -> DuplexPeer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _flush(self) -> None:

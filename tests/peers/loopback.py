@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 import threading
-from types import TracebackType
 from typing import TypeVar
 
 from tests.peers.waiting import wait_until
@@ -97,12 +96,7 @@ class LoopbackServer:
         self._run(self._accept)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop_listening()
         self.drop_connections()
         for thread in self._threads:

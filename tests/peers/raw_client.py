@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
-from types import TracebackType
 
 from tests.peers import messages
 from tests.peers.loopback import hung_up, reset_on_close
@@ -120,12 +119,7 @@ class RawClient:
     def __enter__(self) -> RawClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self.close()
 

@@ -364,3 +364,13 @@ def test_bodies_of_any_size_are_bytes_to_other_servers(
 
     target.script(answer)
     assert server.call(environ())[2] == body
+
+
+@pytest.mark.parametrize(
+    ("size", "status"), [(130_000, "200 OK"), (140_000, "503 Service Unavailable")]
+)
+def test_the_head_of_an_answer_has_a_limit_however_it_arrives(
+    server: Server, target: RawTarget, size: int, status: str
+) -> None:
+    target.script(lambda exchange: exchange.send(response(headers=[*PLAIN, ("X", "x" * size)])))
+    assert server.call(environ())[0] == status
