@@ -6,7 +6,7 @@ from typing import Any
 
 from benchlib.routes_api import RoutesApi, route_name
 
-from soaklib.client import Connection, Outcome, Wrong, run
+from soaklib.client import KeptConnection, Outcome, Wrong, run
 from soaklib.plan import CHANGING_ROUTES, CHECK_EVERY, turns
 
 # What JupyterHub stores, and as much more as a hub with several fields of its own.
@@ -54,35 +54,18 @@ class Routes:
         return 503 if number % 10 == 0 else 200
 
 
-class Checks:
-    """Requests by routes that have just changed, over one connection."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._connection: Connection | None = None
-
-    def expect(self, number: int, expected: int) -> None:
-        """Raises ``Wrong`` unless a request by a route is answered with this status."""
-        if self._connection is not None and self._connection.has_rested:
-            self.close()
-        if self._connection is None:
-            self._connection = Connection(self._port)
-        try:
-            self._connection.send(
-                f"GET {route_name(number)}/1k HTTP/1.1\r\nHost: soak.test\r\n\r\n".encode()
-            )
-            status, _ = self._connection.answer()
-        except (Wrong, OSError):
-            self.close()
-            raise
-        if status != expected:
-            raise Wrong(f"GET {route_name(number)}/1k was answered {status} instead of {expected}")
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+def expect_answer(kept: KeptConnection, number: int, expected: int) -> None:
+    """Raises ``Wrong`` unless a request by a route is answered with this status."""
+    path = f"{route_name(number)}/1k"
+    try:
+        connection = kept.get()
+        connection.send(f"GET {path} HTTP/1.1\r\nHost: soak.test\r\n\r\n".encode())
+        status, _ = connection.answer()
+    except (Wrong, OSError):
+        kept.close()
+        raise
+    if status != expected:
+        raise Wrong(f"GET {path} was answered {status} instead of {expected}")
 
 
 def change(order: dict[str, Any]) -> Outcome:
@@ -94,7 +77,7 @@ def change(order: dict[str, Any]) -> Outcome:
     outcome = Outcome()
     api = RoutesApi(order["api_port"], order["token"])
     routes = Routes(api, order["ports"])
-    checks = Checks(order["port"])
+    kept = KeptConnection(order["port"])
     first, count = order["first"], order["count"]
     if order["fill"]:
         for number in range(first, first + count):
@@ -107,14 +90,14 @@ def change(order: dict[str, Any]) -> Outcome:
         is_checked = turn % CHECK_EVERY == CHECK_EVERY - 1
         outcome.attempt("change", routes.add, new)
         if is_checked:
-            outcome.attempt("change", checks.expect, new, routes.status(new))
+            outcome.attempt("change", expect_answer, kept, new, routes.status(new))
         outcome.attempt("change", routes.delete, old)
         if is_checked:
-            outcome.attempt("change", checks.expect, old, 404)
+            outcome.attempt("change", expect_answer, kept, old, 404)
         if turn < replaced:
             outcome.attempt("change", routes.add, new - CHANGING_ROUTES // 2)
     outcome.done = count
-    checks.close()
+    kept.close()
     api.close()
     return outcome
 

@@ -126,3 +126,25 @@ class Connection:
         with suppress(OSError):
             reset_on_close(self.socket)
         self.socket.close()
+
+
+class KeptConnection:
+    """A connection that is opened when it is needed, and anew when it has rested too long."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection: Connection | None = None
+
+    def get(self) -> Connection:
+        """The connection."""
+        if self._connection is not None and self._connection.has_rested:
+            self.close()
+        if self._connection is None:
+            self._connection = Connection(self._port)
+        return self._connection
+
+    def close(self) -> None:
+        """Close it, if it is open; the next one is another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from soaklib.client import Connection, Outcome, Wrong, run
+from soaklib.client import Connection, KeptConnection, Outcome, Wrong, run
 from soaklib.target import CHUNKED_END
 from soaklib.tunnels import opened
+from tests.peers import chunked
 
 DOWNLOAD = 1024 * 1024
 PIPELINED = 3
@@ -21,7 +22,7 @@ class Sender:
     def __init__(self, port: int, rng: random.Random) -> None:
         self._port = port
         self._rng = rng
-        self._kept: Connection | None = None
+        self._kept = KeptConnection(port)
         self.kinds: dict[str, Callable[[], None]] = {
             "download": self._download,
             "chunked upload": self._chunked_upload,
@@ -41,17 +42,13 @@ class Sender:
 
     def close(self) -> None:
         """Close the kept connection."""
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        self._kept.close()
 
     def _connection(self) -> Connection:
-        """The kept connection;."""
-        if self._kept is not None and (self._kept.has_rested or self._rng.random() < 0.05):
-            self.close()
-        if self._kept is None:
-            self._kept = Connection(self._port)
-        return self._kept
+        """The kept connection, every now and then a new one."""
+        if self._rng.random() < 0.05:
+            self._kept.close()
+        return self._kept.get()
 
     def _exchange(self, request: bytes) -> bytes:
         connection = self._connection()
@@ -74,8 +71,7 @@ class Sender:
     def _chunked_upload(self) -> None:
         head = self._head("POST /kept/sink/chunks", "Transfer-Encoding: chunked")
         chunks = [BODY[: self._rng.choice((1, 100, 5000, 50_000))] for _ in range(3)]
-        coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-        if self._exchange(head + coded + b"0\r\n\r\n") != b"ok":
+        if self._exchange(head + chunked(*chunks)) != b"ok":
             raise Wrong("another body")
 
     def _chunked_answer(self) -> None:

@@ -17,6 +17,7 @@ import socket
 
 from benchlib.programs.frames import BINARY_FINAL, accept_value, frame, take_frame
 
+from tests.peers import chunked
 from tests.peers.loopback import reset_on_close
 
 KB = 1024
@@ -69,11 +70,8 @@ class Target(asyncio.Protocol):
             self._is_tunnel = True
         elif what == b"chunked":
             middle = b"x" * (serial * 7919 % 20_000 + 1)
-            chunks = (b"start", middle, CHUNKED_END)
-            body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-            self._transport.write(
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n"
-            )
+            body = chunked(b"start", middle, CHUNKED_END)
+            self._transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
         elif what == b"late":
             loop = asyncio.get_running_loop()
             loop.call_later(LATE_SECONDS, self._transport.write, _whole(serial))
