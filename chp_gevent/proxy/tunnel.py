@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import random
-import select
 import socket
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from gevent import get_hub
-from gevent.monkey import get_original
 
 from chp_gevent.http.stream import READ, WRITE, Stream
+from chp_gevent.proxy import splice
+from chp_gevent.proxy.resets import reset_watch
 
 # What every tunnel of the process receives into, since whatever can't be sent at once is
 # copied. Nothing is allocated for a message, and one of 64 KiB comes with its frame header in
 # one read (30% and 60% fewer instructions for messages of 64 bytes and 64 KiB).
 _SCRATCH = memoryview(bytearray(131072))
+
+# Bytes received at once from which on it is cheaper not to copy the next ones: splice(2) takes
+# 20% fewer cycles for 64 KiB, 10% fewer for 16 KiB, and more than a copy for 8 KiB.
+LONG = 16384
 
 # Reads of what a side had sent before it broke: up to 1 MiB, without waiting for more.
 LAST_READS = 16
@@ -104,7 +107,7 @@ class Tunnel:
             self.abort()
         else:
             # Anew, since what the kernel told before the end was of no interest then.
-            resets = _reset_watch()
+            resets = reset_watch()
             resets.remove(flow)
             resets.add(flow)
 
@@ -139,7 +142,7 @@ class Tunnel:
         if self.closed:
             return
         self.closed = True
-        resets = _reset_watch()
+        resets = reset_watch()
         for flow in (self.up, self._down):
             flow.stop()
             resets.remove(flow)
@@ -202,16 +205,11 @@ class _Flow:
             return
         try:
             size = self.source.port.recv_into(_SCRATCH)
-        except BlockingIOError:
-            if self.source.read_event != READ:
-                self._block(self.source, self.source.read_event)
-            return
-        except OSError:
-            self.source_broke()
+        except OSError as error:
+            self._received_nothing(error)
             return
         if not size:
-            self.at_end = True
-            self._pass_end()
+            self._reach_end()
             return
         self.received += size
         tunnel = self._tunnel
@@ -226,8 +224,49 @@ class _Flow:
             return
         if sent != size:
             self._wait_for_sink(bytes(data[sent:]))
+        elif size >= LONG and self._can_splice():
+            self.source.watch(self.splice)
         elif self.source.has_pending():
             get_hub().loop.run_callback(self._move_on)
+
+    def splice(self) -> None:
+        """As :meth:`move`, for long pieces between plain sockets: they are not copied."""
+        try:
+            pipe = splice.splicer()
+        except OSError:  # no descriptors left for it
+            self.move()
+            return
+        try:
+            size = pipe.receive(self.source.sock)
+        except OSError as error:
+            self._received_nothing(error)
+            return
+        if not size:
+            self._reach_end()
+            return
+        self._count(size)
+        try:
+            sent = pipe.send(self._sink.sock)
+        except OSError:
+            self._tunnel.sink_broke(self)
+            return
+        if not sent:
+            self._wait_for_sink(pipe.take())
+        elif size < LONG:
+            self.source.watch(self.move)
+
+    def _can_splice(self) -> bool:
+        return splice.AVAILABLE and not (self.source.is_tls or self._sink.is_tls)
+
+    def _received_nothing(self, error: OSError) -> None:
+        if not isinstance(error, BlockingIOError):
+            self.source_broke()
+        elif self.source.read_event != READ:
+            self._block(self.source, self.source.read_event)
+
+    def _reach_end(self) -> None:
+        self.at_end = True
+        self._pass_end()
 
     def source_broke(self) -> None:
         """React to an error on the source, found by reading it or told by the kernel."""
@@ -305,7 +344,7 @@ class _Flow:
     def _block(self, stream: Stream, event: int) -> None:
         """Wait for ``event`` on ``stream`` instead of for something to read."""
         self.source.pause()
-        _reset_watch().add(self)
+        reset_watch().add(self)
         self._blocked = get_hub().loop.io(stream.sock.fileno(), event)
         self._blocked.start(self.move)
 
@@ -314,53 +353,6 @@ class _Flow:
         self._blocked.close()
         self._blocked = None
         self.source.watch(self.move)
-
-
-class _ResetWatch:
-    """Notices that a connection which nobody reads at the moment is gone.
-
-    For the loop it is "readable" without end when data has to wait in it or when its stream
-    has ended, so that the loop can't tell. A set of its own asks the kernel for no events but
-    those that are always told: errors, and "hung up", which is the end of both directions.
-    """
-
-    def __init__(self, hub: Any) -> None:
-        self._flows: dict[int, _Flow] = {}
-        self._epoll = get_original("select", "epoll")()
-        self._watcher = hub.loop.io(self._epoll.fileno(), READ, ref=False)
-        self._watcher.start(self._on_events)
-
-    def add(self, flow: _Flow) -> None:
-        """Tell ``flow`` when its source is gone. No news if that is watched already."""
-        descriptor = flow.source.sock.fileno()
-        if descriptor not in self._flows:
-            self._flows[descriptor] = flow
-            # Edge-triggered: a hang-up that is no reason to act would be told without end.
-            self._epoll.register(descriptor, select.EPOLLET)
-
-    def remove(self, flow: _Flow) -> None:
-        """Forget ``flow``, before its source is closed."""
-        descriptor = flow.source.sock.fileno()
-        if self._flows.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
-
-    def _on_events(self) -> None:
-        for descriptor, events in self._epoll.poll(0):
-            flow = self._flows.get(descriptor)
-            # Until the end of its stream has been read, a peer that hung up may have left data.
-            if flow is not None and (flow.at_end or events & select.EPOLLERR):
-                flow.source_broke()
-
-
-_reset_watches: WeakKeyDictionary[Any, _ResetWatch] = WeakKeyDictionary()
-
-
-def _reset_watch() -> _ResetWatch:
-    hub = get_hub()
-    watch = _reset_watches.get(hub)
-    if watch is None:
-        watch = _reset_watches[hub] = _ResetWatch(hub)
-    return watch
 
 
 def _set_options(stream: Stream) -> None:

@@ -1,0 +1,202 @@
+"""Long pieces between plain sockets, which the kernel moves without copying them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from chp_gevent.proxy import splice
+from chp_gevent.proxy.splice import Splicer
+from tests.peers.loopback import reset_on_close
+from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE
+from tests.proxy.tunnels import (
+    at_once,
+    fill,
+    in_background,
+    in_thread,
+    run_loop,
+    tcp_pair,
+)
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pairs(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, Pair]]:
+    """Two connections: a peer's socket and ours, each; ours do not block."""
+    make = tcp_pair if request.param == "tcp" else socket.socketpair
+    pairs = make(), make()
+    for _, ours in pairs:
+        ours.setblocking(False)
+    yield pairs
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+@pytest.fixture
+def spliced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collects the numbers of bytes that sockets took from a pipe."""
+    sizes = []
+    send = Splicer.send
+
+    def record(self: Splicer, sink: socket.socket) -> bool:
+        before = self._size
+        try:
+            return send(self, sink)
+        finally:
+            sizes.append(before - self._size)
+
+    monkeypatch.setattr(Splicer, "send", record)
+    return sizes
+
+
+# -- the pipe
+
+
+def test_bytes_come_out_as_they_went_in(pairs):
+    (writer, source), (reader, sink) = pairs
+    data = random.randbytes(50_000)
+    writer.sendall(data)
+    pipe = Splicer()
+    assert pipe.receive(source) == len(data)
+    assert pipe.send(sink)
+    assert reader.recv(len(data), socket.MSG_WAITALL) == data
+
+
+def test_nothing_to_receive_and_the_end_are_told_apart(pairs):
+    (writer, source), _ = pairs
+    pipe = Splicer()
+    with pytest.raises(BlockingIOError):
+        pipe.receive(source)
+    writer.shutdown(socket.SHUT_WR)
+    assert pipe.receive(source) == 0
+
+
+def test_what_a_full_sink_does_not_take_can_be_taken_back(pairs):
+    (writer, source), (reader, sink) = pairs
+    before = fill(sink)
+    pipe, data = Splicer(), random.randbytes(30_000)
+    writer.sendall(data)
+    assert pipe.receive(source) == len(data)
+    assert not pipe.send(sink)
+    rest = pipe.take()
+    sink.shutdown(socket.SHUT_WR)
+    received = b""
+    while piece := reader.recv(MEGABYTE):
+        received += piece
+    assert received[before:] + rest == data
+
+
+def test_a_broken_sink_leaves_nothing_for_the_next_one(pairs):
+    (writer, source), (reader, sink) = pairs
+    pipe = Splicer()
+    reset_on_close(reader)
+    reader.close()
+    writer.sendall(b"for one that is gone")
+    assert pipe.receive(source)
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        pipe.send(sink)
+    # Any other connection will do for the next one: this one, backwards.
+    writer.sendall(b"for the next")
+    assert pipe.receive(source) == 12
+    assert pipe.send(source)
+    assert writer.recv(100) == b"for the next"
+
+
+# -- in a tunnel
+
+
+@BOTH_WAYS
+def test_long_pieces_are_not_copied(join, spliced, way):
+    writer, reader = (joined := join()).ends(way)
+    data = random.randbytes(8 * MEGABYTE)
+    _, received = at_once(partial(writer.send, data), partial(reader.receive_exactly, len(data)))
+    assert received == data
+    assert sum(spliced) > len(data) // 2
+    assert sum(size for size, _ in joined.transfers) == len(data)
+
+
+def test_unix_targets_get_them_too(join, spliced):
+    joined = join(target_pair=socket.socketpair())
+    data = random.randbytes(8 * MEGABYTE)
+    _, received = at_once(
+        partial(joined.target.send, data), partial(joined.client.receive_exactly, len(data))
+    )
+    assert received == data
+    assert sum(spliced)
+
+
+@pytest.mark.parametrize("tls", [(True, False), (False, True)], ids=["client", "target"])
+def test_tls_is_never_passed_by(join, spliced, tls):
+    joined = join(*tls)
+    data = random.randbytes(4 * MEGABYTE)
+    _, received = at_once(
+        partial(joined.client.send, data), partial(joined.target.receive_exactly, len(data))
+    )
+    assert received == data
+    assert not spliced
+
+
+def test_short_messages_after_long_ones_are_read_as_always(join, spliced):
+    joined = join()
+    for length in (100_000, 100_000, 10, 100_000, 10, 10, 100_000, 5):
+        message = random.randbytes(length)
+        joined.client.send(message)
+        assert in_thread(joined.target.receive_exactly, length) == message
+    before = len(spliced)
+    joined.client.send(b"short")
+    assert in_thread(joined.target.receive_exactly, 5) == b"short"
+    assert 0 < before == len(spliced)
+
+
+@pytest.mark.parametrize("missing", ["system call", "descriptors"])
+def test_without_splice_the_bytes_are_copied(join, spliced, monkeypatch, missing):
+    if missing == "system call":
+        monkeypatch.setattr(splice, "AVAILABLE", False)
+    else:
+
+        def none_left(*_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        splice.splicer.cache_clear()
+        monkeypatch.setattr(os, "pipe2", none_left)
+    joined = join()
+    data = random.randbytes(8 * MEGABYTE)
+    _, received = at_once(
+        partial(joined.client.send, data), partial(joined.target.receive_exactly, len(data))
+    )
+    assert received == data
+    assert not spliced
+
+
+def test_a_target_that_breaks_in_the_middle_leaves_nothing_for_the_next_tunnel(join, spliced):
+    broken, other = join(), join()
+
+    def send_until_it_breaks() -> bool:
+        try:
+            broken.client.send(bytes(20 * MEGABYTE))
+        except ConnectionError:
+            return True
+        return False
+
+    sending = in_background(send_until_it_breaks)
+    in_thread(broken.target.receive_exactly, 4 * MEGABYTE)
+    assert spliced
+    reset_on_close(broken.target.socket)
+    broken.target.close()
+    assert sending.get(timeout=10)
+    run_loop()
+    assert broken.closings == [broken.tunnel]
+
+    data = random.randbytes(4 * MEGABYTE)
+    _, received = at_once(
+        partial(other.client.send, data), partial(other.target.receive_exactly, len(data))
+    )
+    assert received == data
