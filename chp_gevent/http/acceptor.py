@@ -21,23 +21,14 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _ACCEPTS_PER_EVENT = 64
 _ACCEPTS_AT_CLOSE = 1024
 
-# How long, in seconds, a process with more connections than another leaves a new one to it, for
-# each connection that it has more, up to a limit. On busy cores another process needs some
-# milliseconds to come round its loop; a client hardly notices them, and a process that hangs
-# doesn't keep the others from taking 60 a second each.
-_DEFERENCE = 0.002
-_LARGEST_LEAD = 8
-
 OnAccept = Callable[[int, Any, int], None]
 
 
 class Acceptor:
     """Takes connections from listening sockets.
 
-    Processes may share sockets, so that no connection is lost with one of them; but then the
-    kernel wakes the same one again and again (of 64 connections to 4 workers they got 44,
-    15, 5 and 0). So a process that has more connections than another one, as ``hooks`` know,
-    defers to it for a moment.
+    Processes may share sockets, so that no connection is lost with one of them. Then each takes
+    one at a time, and pauses when ``hooks`` want to leave some to others.
 
     ``on_accept`` is called with each descriptor, its peer's address and the address family.
     """
@@ -54,12 +45,11 @@ class Acceptor:
         self._shared = hooks.shares_sockets
         self._full = False
         self._listeners = [_Listener(self, sock, loop) for sock in sockets]
-        self._deferences = [loop.timer(lead * _DEFERENCE) for lead in range(1, _LARGEST_LEAD + 1)]
-        self._after_shortage = loop.timer(_OUT_OF_DESCRIPTORS_PAUSE)
-        self._short = False
+        self._loop = loop
+        # Until it fires nothing is accepted: that is for others, or descriptors have run out.
+        self._pause: Any = None
         self._shortage_logged = float("-inf")
         self._closed = False
-        self._deferred = False
 
     def start(self) -> None:
         """Accept from now on."""
@@ -78,21 +68,20 @@ class Acceptor:
         When the server stops, what is left in the backlog is reset with the last of its
         processes.
         """
-        if not (self._full or self._short):
+        if not self._full:
             for listener in self._listeners:
                 self._accept(listener, _ACCEPTS_AT_CLOSE)
         self._closed = True
         self._hooks.on_accepting(False)
-        for timer in self._deferences:
-            timer.stop()
-        self._after_shortage.stop()
+        if self._pause is not None:
+            self._pause.close()
         for listener in self._listeners:
             listener.close()
 
     def _watch(self) -> None:
         if self._closed:
             return
-        wanted = not (self._full or self._short)
+        wanted = not self._full and self._pause is None
         for listener in self._listeners:
             if wanted:
                 listener.watch()
@@ -101,10 +90,8 @@ class Acceptor:
 
     def accept(self, listener: _Listener) -> None:
         """Accept what waits on a listener; called from the event loop."""
-        if self._shared and (lead := self._lead_to_defer_for()):
-            for each in self._listeners:
-                each.ignore()
-            self._deferences[min(lead, _LARGEST_LEAD) - 1].start(self._watch)
+        if self._shared and (seconds := self._hooks.pause_before_accepting()):
+            self._pause_for(seconds)
             return
         self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT)
 
@@ -121,15 +108,6 @@ class Acceptor:
             if self._full or self._closed:
                 return
 
-    def _lead_to_defer_for(self) -> int:
-        """How many connections more than another process we have; 0 if we just deferred."""
-        if self._deferred:
-            self._deferred = False
-            return 0
-        lead = self._hooks.lead()
-        self._deferred = lead > 0
-        return lead
-
     def _accept_failed(self, error: OSError) -> None:
         if error.errno not in _NO_DESCRIPTORS:
             return  # the client was gone again before we came to it
@@ -137,13 +115,20 @@ class Acceptor:
         if now - self._shortage_logged > _OUT_OF_DESCRIPTORS_LOG_INTERVAL:
             self._shortage_logged = now
             self._hooks.on_accept_failed(error)
-        self._short = True
-        self._watch()
-        self._after_shortage.start(self._end_shortage)
+        self._pause_for(_OUT_OF_DESCRIPTORS_PAUSE)
 
-    def _end_shortage(self) -> None:
-        self._short = False
+    def _pause_for(self, seconds: float) -> None:
+        # A timer that has fired can't be started again: it would fire at once.
+        self._pause = self._loop.timer(seconds)
+        self._pause.start(self.end_pause)
         self._watch()
+
+    def end_pause(self) -> None:
+        """Accept again, if there is a pause: a connection has ended, and left its place."""
+        if self._pause is not None:
+            self._pause.close()
+            self._pause = None
+            self._watch()
 
 
 class _Listener:

@@ -35,12 +35,12 @@ class ServerHooks:
     def on_accepting(self, accepting: bool) -> None:
         """Take note that the server accepts connections from now on, or never again."""
 
-    def lead(self) -> int:
-        """How many connections this process has more than another one that shares the sockets.
+    def pause_before_accepting(self) -> float:
+        """Return for how many seconds to leave what arrives to processes that share the sockets.
 
-        If it is not 0, the other one should have the next connection.
+        Asked before each connection is accepted, if ``shares_sockets``.
         """
-        return 0
+        return 0.0
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
         """Take note of a request that is refused; ``head`` is None if it is what was wrong."""

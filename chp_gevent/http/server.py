@@ -176,22 +176,24 @@ class HTTPServer:
             stream = TLSStream(tls_sock, self._hub)
         connection = ClientConnection(self, stream, peer, environ)
         self._connections.add(connection)
-        self._count_connections()
+        self.hooks.on_connections(len(self._connections))
+        self._acceptor.set_full(self._is_full())
         # A bare greenlet: a gevent.Greenlet costs 5 µs more, and nobody waits for this one.
         _ConnectionGreenlet(connection.serve, self._hub).switch()
 
     def forget(self, connection: ClientConnection) -> None:
         """Take note that a connection has ended, or has become a tunnel."""
         self._connections.discard(connection)
-        self._count_connections()
-
-    def _count_connections(self) -> None:
         self.hooks.on_connections(len(self._connections))
         self.made_room()
 
     def made_room(self) -> None:
-        """Take note that there may be room for another connection."""
-        self._acceptor.set_full(self.busy >= self.settings.max_connections)
+        """Take note that a connection or a tunnel has ended."""
+        self._acceptor.set_full(self._is_full())
+        self._acceptor.end_pause()
+
+    def _is_full(self) -> bool:
+        return self.busy >= self.settings.max_connections
 
 
 def _keep_alive_lines(announced_timeout: int | None) -> bytes:

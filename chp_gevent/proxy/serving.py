@@ -7,12 +7,13 @@ import resource
 import sys
 from collections.abc import Sequence
 
-from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS, STATUS
+from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, STATUS
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.wire import RequestHead, WireError
 from chp_gevent.options import Options
+from chp_gevent.proxy.fairness import FairShare
 from chp_gevent.tls import server_context
 
 # Descriptors that are not connections: listeners, event loop, journal, log, resolver …
@@ -57,7 +58,7 @@ class WorkerHooks(ServerHooks):
         super().__init__("proxy", logging.getLogger("chp_gevent.proxy"))
         self.shares_sockets = bool(others)
         self._row = row
-        self._others = others
+        self._share = FairShare(row, others)
 
     def on_connections(self, count: int) -> None:
         """See ``ServerHooks``."""
@@ -67,13 +68,9 @@ class WorkerHooks(ServerHooks):
         """See ``ServerHooks``."""
         self._row[ACCEPTING] = accepting
 
-    def lead(self) -> int:
-        """How many connections another worker, that is accepting, has fewer; 0 if none has."""
-        mine = self._row[OPEN_CONNECTIONS] + self._row[OPEN_TUNNELS]
-        theirs = [
-            row[OPEN_CONNECTIONS] + row[OPEN_TUNNELS] for row in self._others if row[ACCEPTING]
-        ]
-        return max(0, mine - min(theirs, default=mine))
+    def pause_before_accepting(self) -> float:
+        """See ``ServerHooks``."""
+        return self._share.pause()
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
         """See ``ServerHooks``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -197,20 +198,19 @@ def test_an_application_is_interrupted_only_if_the_settings_say_so(
 # -- sockets that others share
 
 
-class Deferring(ServerHooks):
-    """Leaves each connection to somebody else, once."""
+class Sharing(ServerHooks):
+    """Leaves connections to somebody else who never takes one: for so many seconds each."""
 
     shares_sockets = True
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, *pauses: float) -> None:
         super().__init__("test server", log)
-        self.deferred = 0
+        self.pauses = list(pauses)
         self.counts: list[int] = []
         self.accepting: list[bool] = []
 
-    def lead(self) -> int:
-        self.deferred += 1
-        return 3
+    def pause_before_accepting(self) -> float:
+        return self.pauses.pop(0) if self.pauses else 0.0
 
     def on_connections(self, count: int) -> None:
         self.counts.append(count)
@@ -219,15 +219,38 @@ class Deferring(ServerHooks):
         self.accepting.append(accepting)
 
 
-def test_a_server_defers_for_a_moment_and_tells_what_it_does(log: logging.Logger) -> None:
-    hooks = Deferring(log)
+def test_a_server_tells_how_many_connections_it_has(log: logging.Logger) -> None:
+    hooks = Sharing(log, 0.002, 0.0, 0.002)
     with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:
         for _ in range(2):
             with RawClient(server.address) as client:
                 assert client.request(get("/one")).status == 200
         wait_until(lambda: server.server.busy == 0, 5, "the connections are closed")
         server.run(server.server.drain)
-    assert hooks.deferred >= 2
+    assert not hooks.pauses
     assert set(hooks.counts) <= {0, 1, 2}
     assert hooks.counts[-1] == 0
     assert hooks.accepting == [True, False]
+
+
+def test_each_pause_before_accepting_lasts_as_long_as_it_should(log: logging.Logger) -> None:
+    hooks = Sharing(log, 0.05, 0.05, 0.0, 0.05, 0.05)
+    with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:
+        began = time.monotonic()
+        with RawClient(server.address) as one, RawClient(server.address) as two:
+            assert one.request(get("/one")).status == 200
+            assert time.monotonic() - began >= 0.1
+            assert two.request(get("/one")).status == 200
+            assert time.monotonic() - began >= 0.2
+
+
+def test_a_pause_ends_when_a_connection_does(log: logging.Logger) -> None:
+    hooks = Sharing(log)
+    with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:
+        with RawClient(server.address) as leaving:
+            assert leaving.request(get("/one")).status == 200
+            hooks.pauses = [3600.0]
+            waiting = RawClient(server.address)
+            wait_until(lambda: not hooks.pauses, 5, "the pause")
+        with waiting:
+            assert waiting.request(get("/one")).status == 200
