@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import _socket
-import errno
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from chp_gevent.http.hooks import ServerHooks
-from chp_gevent.http.stream import READ
+from chp_gevent.http.stream import NO_DESCRIPTORS, READ
 
 # Seconds without accepting after the process or the system ran out of descriptors, and
 # between two log lines about that.
 _OUT_OF_DESCRIPTORS_PAUSE = 0.1
 _OUT_OF_DESCRIPTORS_LOG_INTERVAL = 60.0
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # Connections accepted for one event by the only process. Several processes take one at a time.
 _ACCEPTS_PER_EVENT = 64
@@ -109,7 +107,7 @@ class Acceptor:
                 return
 
     def _accept_failed(self, error: OSError) -> None:
-        if error.errno not in _NO_DESCRIPTORS:
+        if error.errno not in NO_DESCRIPTORS:
             return  # the client was gone again before we came to it
         now = time.monotonic()
         if now - self._shortage_logged > _OUT_OF_DESCRIPTORS_LOG_INTERVAL:
