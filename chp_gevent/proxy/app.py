@@ -37,7 +37,8 @@ from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.errors import ErrorPages
 from chp_gevent.proxy.exchange import Exchange, may_retry
 from chp_gevent.proxy.target import Target, joined_path, origin_form, without_prefix
-from chp_gevent.proxy.upstream import TargetError, Upstream
+from chp_gevent.proxy.target_connection import TargetError
+from chp_gevent.proxy.upstream import Upstream
 from chp_gevent.proxy.wsgi_client import client_from_environ
 from chp_gevent.routing.paths import MalformedPath, request_path
 from chp_gevent.routing.table import Route, RouteTable

@@ -13,7 +13,8 @@ from chp_gevent.http.answer import Headers
 from chp_gevent.http.wire import serialise_head
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.target import joined_path
-from chp_gevent.proxy.upstream import TargetError, Upstream, read_body, response_body
+from chp_gevent.proxy.target_connection import TargetError, read_body, response_body
+from chp_gevent.proxy.upstream import Upstream
 
 log = logging.getLogger("chp_gevent.proxy")
 
