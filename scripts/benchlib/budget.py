@@ -17,3 +17,9 @@ BUDGET: dict[str, dict[str, float]] = {
     "api-add-10000": {"chp": 1.0},
     "api-add-100000": {"chp": 1.0},
 }
+
+# Rows of one contender beside another row of its own, in the same round: CPU, ours at most.
+BUDGET_WITHIN: dict[tuple[str, str], float] = {
+    ("routes-changing", "routes-10"): 1.1,
+    ("routes-big", "routes-10"): 1.1,
+}

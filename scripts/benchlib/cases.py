@@ -228,9 +228,7 @@ def _watched(wrk: Wrk, workers: int, spread: dict[str, str]) -> Work:
         for name, values in (("connections", held), ("CPU", spent)):
             top = sorted(values, reverse=True)[:workers]
             mean = sum(top) / workers
-            spread[f"busiest worker, {name}"] = (
-                f"{max(top) / mean:.2f} x its share" if mean else "–"
-            )
+            spread[f"busiest worker, {name} in shares"] = f"{max(top) / mean:.2f}" if mean else "–"
         return load
 
     return work

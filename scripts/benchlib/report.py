@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchlib.budget import BUDGET
+from benchlib.budget import BUDGET, BUDGET_WITHIN
 from benchlib.definitions import Case, Row
 from benchlib.proxies import Contender
 from benchlib.runner import Results
@@ -51,6 +52,7 @@ def render(run: Run) -> str:
             *_preamble(run),
             *_cpu(run),
             *_ratios(run),
+            *_ratios_within(run),
             *_throughput(run),
             *_latency(run),
             *_memory(run),
@@ -89,12 +91,18 @@ def _preamble(run: Run) -> list[str]:
     return [*lines, ""]
 
 
-def _table(run: Run, heading: str, cell: Callable[[Row, str], str], note: str = "") -> list[str]:
-    """A section with a line for each row that has a figure."""
+def _table(
+    run: Run,
+    heading: str,
+    cell: Callable[[Row, str], str],
+    note: str = "",
+    rows: Sequence[Row] | None = None,
+) -> list[str]:
+    """A section with a line for each row (of all, if none are given) that has a figure."""
     names = [contender.name for contender in run.contenders]
     titles = " | ".join(contender.title for contender in run.contenders)
     lines = []
-    for row in run.rows:
+    for row in run.rows if rows is None else rows:
         cells = [cell(row, name) for name in names]
         if any(text != MISSING for text in cells):
             lines.append(f"| {row.title} | {' | '.join(cells)} |")
@@ -131,19 +139,48 @@ def _ratios(run: Run) -> list[str]:
         theirs = run.results.value(row.key, name, figure)
         if name == ours or not mine or not theirs:
             return MISSING
-        ratio = mine / theirs
-        allowed = BUDGET.get(row.key, {}).get(name)
-        if allowed is None:
-            return f"{ratio:.2f}"
-        return (
-            f"{ratio:.2f} (≤ {allowed})" if ratio <= allowed else f"**{ratio:.2f} (> {allowed})**"
-        )
+        return _beside_budget(mine / theirs, BUDGET.get(row.key, {}).get(name))
 
     note = (
         "Ours divided by theirs (below 1: ours needs less); CPU, and memory for the idle tunnels. "
         "In parentheses our budget, **bold** where it is passed."
     )
     return _table(run, "Ratios", cell, note)
+
+
+def _beside_budget(ratio: float, allowed: float | None) -> str:
+    if allowed is None:
+        return f"{ratio:.2f}"
+    return f"{ratio:.2f} (≤ {allowed})" if ratio <= allowed else f"**{ratio:.2f} (> {allowed})**"
+
+
+def _ratios_within(run: Run) -> list[str]:
+    titles = {row.key: row.title for row in run.rows}
+    rows = [
+        Row(f"{of} {beside}", f"{titles[of]}, beside {titles[beside]}", "")
+        for of, beside in BUDGET_WITHIN
+        if of in titles and beside in titles
+    ]
+
+    def cell(row: Row, name: str) -> str:
+        of, beside = row.key.split()
+        pairs = zip(
+            run.results.values(of, name, "cpu_us"),
+            run.results.values(beside, name, "cpu_us"),
+            strict=False,  # a contender may have only one of them
+        )
+        ratios = sorted(mine / other for mine, other in pairs if other)
+        if not ratios:
+            return MISSING
+        allowed = BUDGET_WITHIN[of, beside] if name == "ours" else None
+        text = _beside_budget(statistics.median(ratios), allowed)
+        return text + (f" {ratios[0]:.2f}-{ratios[-1]:.2f}" if len(ratios) > 1 else "")
+
+    note = (
+        "CPU of one row divided by that of another one of the same contender in the same round: "
+        "the median, with our budget, and the lowest and highest round."
+    )
+    return _table(run, "What a large table costs", cell, note, rows)
 
 
 def _throughput(run: Run) -> list[str]:
@@ -189,16 +226,18 @@ def _memory(run: Run) -> list[str]:
 
 
 def _remarks(run: Run) -> list[str]:
-    """The further figures of single rows, from the last round."""
+    """The further figures of single rows, of each round."""
     lines = []
     for row in run.rows:
         for contender in run.contenders:
             entries = run.results.measured.get((row.key, contender.name), [])
             if not entries:
                 continue
-            last = entries[-1]
-            words = [f"{name} {value}" for name, value in last.extra.items()]
-            words += [last.note] if last.note else []
+            words = [
+                f"{name} {', '.join(entry.extra[name] for entry in entries if name in entry.extra)}"
+                for name in entries[-1].extra
+            ]
+            words += [entries[-1].note] if entries[-1].note else []
             if words:
                 lines.append(f"- {row.title}, {contender.title}: {'; '.join(words)}.")
     return ["## Details", "", *lines, ""] if lines else []
