@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from http.client import responses as REASONS
 
-from chp_gevent.http.wire import Buffer, WireError, serialise_fields
+from chp_gevent.http.section import WireError
+from chp_gevent.http.wire import Buffer, serialise_fields
 
 Headers = list[tuple[str, str]]
 

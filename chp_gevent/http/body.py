@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chp_gevent.http.framing import BodyDecoder, body_decoder
+from chp_gevent.http.section import Field
 from chp_gevent.http.stream import Stream
-from chp_gevent.http.wire import Field, RequestHead
+from chp_gevent.http.wire import RequestHead
 
 
 class ClientGone(BaseException):

@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from http.client import responses as REASONS
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
 from gevent import getcurrent
 
 from chp_gevent.http.answer import AnswerCut, AnswerFields, BufferedBody, Headers, refusal
 from chp_gevent.http.body import ClientGone, RequestBody
+from chp_gevent.http.environ import request_environ
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.stream import COPIED, Stream, TLSStream
+from chp_gevent.http.section import WireError
+from chp_gevent.http.stream import COPIED, Stream
+from chp_gevent.http.tls_stream import TLSStream
 from chp_gevent.http.wire import (
     HEAD_END,
     RequestHead,
-    WireError,
     head_too_large,
     parse_request_head,
     serialise_head,
@@ -194,7 +195,8 @@ class ClientConnection:
         else:
             self.deadline = server.clock() + client_timeout
         try:
-            result = server.app(self._request_environ(), self._start_response)
+            environ = request_environ(self._environ, head, self.body, self)
+            result = server.app(environ, self._start_response)
             try:
                 if self.switched is None:
                     self._send_response(result)
@@ -252,24 +254,6 @@ class ClientConnection:
                 return b""
             received += data
         return bytes(received)
-
-    def _request_environ(self) -> dict[str, Any]:
-        head = self.head
-        environ = self._environ.copy()
-        path, _, query = head.target.partition("?")
-        environ["REQUEST_METHOD"] = head.method
-        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        environ["QUERY_STRING"] = query
-        environ["SERVER_PROTOCOL"] = "HTTP/1.0" if head.http_1_0 else "HTTP/1.1"
-        environ["RAW_URI"] = head.target
-        environ["wsgi.input"] = self.body
-        environ["chp.client"] = self
-        memo = head.section.memo
-        variables: dict[str, str] | None = memo.get("environ")
-        if variables is None:
-            variables = memo["environ"] = _header_variables(head)
-        environ.update(variables)
-        return environ
 
     # -- answers
 
@@ -501,11 +485,3 @@ class ClientConnection:
         if self._state in (_IDLE, _HANDSHAKE):
             grace = self._server.settings.drain_grace
             self.deadline = min(self.deadline, now + grace)
-
-
-def _header_variables(head: RequestHead) -> dict[str, str]:
-    """Return the header fields as PEP 3333 wants them, lines of the same name joined."""
-    variables: dict[str, str] = {}
-    for _, value, _, cgi in head.fields:
-        variables[cgi] = f"{variables[cgi]},{value}" if cgi in variables else value
-    return variables

@@ -6,18 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from chp_gevent.http.wire import (
-    HEAD_END,
+from chp_gevent.http.section import (
     TOKEN_PATTERN,
-    Buffer,
     Field,
     IncompleteMessage,
-    RequestHead,
-    ResponseHead,
     WireError,
     parse_trailers,
-    serialise_head,
 )
+from chp_gevent.http.wire import HEAD_END, Buffer, RequestHead, ResponseHead, serialise_head
 
 # RFC 9112, 7.1 and 7.1.1, without the white space that a recipient may let pass.
 _CHUNK_SIZE = re.compile(

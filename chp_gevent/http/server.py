@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import _socket
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
@@ -23,10 +22,12 @@ from greenlet import greenlet
 
 from chp_gevent.http.acceptor import Acceptor
 from chp_gevent.http.connection import ClientConnection
+from chp_gevent.http.environ import base_environ
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer, is_trusted
 from chp_gevent.http.settings import ServerSettings
-from chp_gevent.http.stream import Stream, TLSStream
+from chp_gevent.http.stream import Stream
+from chp_gevent.http.tls_stream import TLSStream
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -80,7 +81,7 @@ class HTTPServer:
         self.keep_alive_lines = _keep_alive_lines(settings.announced_timeout)
         self._hub = gevent.get_hub()
         self._connections: set[ClientConnection] = set()
-        self._base_environ = _base_environ(settings)
+        self._base_environ = base_environ(settings)
         self._acceptor = Acceptor(sockets, self._accepted, self._hub.loop, hooks)
         interval = settings.sweep_interval
         self._sweeper = self._hub.loop.timer(interval, interval)
@@ -200,19 +201,3 @@ def _keep_alive_lines(announced_timeout: int | None) -> bytes:
     if announced_timeout is None:
         return b"Connection: keep-alive\r\n"
     return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % announced_timeout
-
-
-def _base_environ(settings: ServerSettings) -> dict[str, Any]:
-    """Return what all requests of a server have in their environ."""
-    return {
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "https" if settings.tls is not None else "http",
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": settings.multiprocess,
-        "wsgi.run_once": False,
-        "SERVER_SOFTWARE": "chp-gevent",
-        "SERVER_NAME": settings.server_name,
-        "SERVER_PORT": settings.server_port,
-        "SCRIPT_NAME": "",
-    }

@@ -1,4 +1,4 @@
-"""Non-blocking byte streams over plain and TLS sockets.
+"""Non-blocking byte streams over plain sockets; ``tls_stream`` has those over TLS.
 
 A stream has two faces. Greenlets use :meth:`Stream.read` and :meth:`Stream.write`, which
 park until the socket is ready. Event-loop code (the tunnel) uses :meth:`Stream.try_read`
@@ -8,19 +8,14 @@ gevent's own sockets are not used here: they start and stop a watcher for every 
 which costs two ``epoll_ctl`` calls and a ``Waiter`` object. A stream's read watcher stays
 armed while its owner does something else, so the end of a connection that nobody is
 reading is noticed too.
-
-Imported after monkey patching only: it needs gevent's ``ssl``.
 """
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import errno
-import os
 import select
 import socket
-import ssl
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -43,13 +38,8 @@ READ_SIZE = 262144
 # copy of 100 KB, 0.5 µs for ``sendmsg`` with any size.
 COPIED = 8192
 
-# What OpenSSL gives at once is part of one record (RFC 8446, 5.1): more needn't be allocated.
-_TLS_RECORD = 16384
-
-_TCP_CLOSE = 7
-
-# The kernel's states of a connection whose peer has closed: CLOSE and CLOSE_WAIT.
-_FINISHED = (7, 8)
+# The kernel's states of a connection whose peer has closed (<netinet/tcp.h>).
+TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -243,7 +233,8 @@ class Stream:
         if self._armed or self._watcher is None or self.sock.family == socket.AF_UNIX:
             return False
         try:
-            return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _FINISHED
+            state = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+            return state in (TCP_CLOSE, TCP_CLOSE_WAIT)
         except OSError:
             return False
 
@@ -294,165 +285,3 @@ class Stream:
                 watcher.close()
         self._watcher = self._writer = None
         self.port = self.sock  # also where it was the stream itself, a reference cycle
-
-
-class TLSStream(Stream):
-    """A connected TLS socket whose handshake is done, or done next by :meth:`handshake`.
-
-    ``sock`` is an ``ssl.SSLSocket`` (gevent's after monkey patching) over a non-blocking
-    descriptor. Its C object is used directly: the Python methods of both standard library
-    and gevent would block or park on their own terms.
-    """
-
-    __slots__ = ("_farewell", "_read_event", "_ssl", "_write_event")
-
-    is_tls = True
-
-    def __init__(self, sock: Any, hub: Any) -> None:
-        super().__init__(sock, hub)
-        self.port = self
-        self._ssl = sock._sslobj
-        self._farewell: bytes | None = None
-        self._read_event = READ
-        self._write_event = WRITE
-
-    def handshake(self) -> None:
-        """Do the handshake, waiting as often as it takes. Raises ``OSError``."""
-        if self._ssl is None:
-            raise ConnectionAbortedError("the peer had left already")
-        while True:
-            try:
-                self._ssl.do_handshake()
-                return
-            except ssl.SSLWantReadError:
-                self._wait(READ)
-            except ssl.SSLWantWriteError:
-                self._wait(WRITE)
-
-    def without_tls(self) -> Stream:
-        """Give up the socket, for a stream of what is below TLS; return that."""
-        sock = _socket.socket(fileno=self.release().detach())
-        sock.setblocking(False)
-        return Stream(sock, self._hub)
-
-    def try_read(self, size: int = READ_SIZE) -> bytes | None:
-        """As :meth:`Stream.try_read`; a connection cut without close_notify ends with ``b""``."""
-        try:
-            return self._ssl.read(min(size, _TLS_RECORD))
-        except ssl.SSLWantReadError:
-            self._read_event = READ
-        except ssl.SSLWantWriteError:
-            self._read_event = WRITE
-        except ssl.SSLZeroReturnError:
-            return b""
-        except ssl.SSLEOFError as error:
-            # Python says this for a reset too. OpenSSL 3 names an end without close_notify,
-            # and answers it with an alert, so that a reset may follow what was an end.
-            named = getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
-            if not named and self._is_reset():
-                raise ConnectionResetError(errno.ECONNRESET, "connection reset") from error
-            return b""
-        return None
-
-    def try_write(self, data: Buffer) -> int:
-        """As :meth:`Stream.try_write`."""
-        sent = self._write_record(data)
-        if 0 < sent < len(data):
-            view = memoryview(data)
-            while sent < len(data) and (size := self._write_record(view[sent:])):
-                sent += size
-        return sent
-
-    def _write_record(self, data: Buffer) -> int:
-        try:
-            return self._ssl.write(data)
-        except ssl.SSLWantReadError:
-            self._write_event = READ
-        except ssl.SSLWantWriteError:
-            self._write_event = WRITE
-        except ssl.SSLZeroReturnError as error:
-            raise BrokenPipeError("TLS connection closed by its peer") from error
-        return 0
-
-    def has_pending(self) -> bool:
-        """Whether part of a record that has been decrypted has not been read yet."""
-        return self._ssl.pending() > 0
-
-    @property
-    def read_event(self) -> int:
-        """READ, or WRITE when TLS has something to send first."""
-        return self._read_event
-
-    @property
-    def write_event(self) -> int:
-        """WRITE, or READ when TLS has to hear from the peer first."""
-        return self._write_event
-
-    def write_all(self, *parts: Buffer) -> None:
-        """As :meth:`Stream.write_all`; always copied, since a record each would cost more."""
-        self.write(b"".join(parts))
-
-    def read_next(self, size: int = READ_SIZE) -> bytes:
-        """As :meth:`Stream.read`: decrypted data may be waiting where no event announces it."""
-        return self.read(size)
-
-    def try_shutdown_write(self) -> bool:
-        """Send close_notify, then FIN; as :meth:`Stream.try_shutdown_write`."""
-        if self._farewell is None:
-            self._farewell = self._close_notify()
-        try:
-            # A record of 24 to 31 bytes goes out whole or not at all.
-            os.write(self.sock.fileno(), self._farewell)
-        except BlockingIOError:
-            return False
-        # The methods of SSLSocket would forget the TLS state, and reading goes on.
-        socket.socket.shutdown(self.sock, socket.SHUT_WR)
-        return True
-
-    def _close_notify(self) -> bytes:
-        """Return the closing record, encrypted, and end the writing side of the TLS state.
-
-        ``shutdown()`` of Python's SSL objects not only sends the record: it goes on to read
-        the peer's, and breaks the connection when it meets data instead. So the socket is
-        exchanged for an empty one meanwhile, from which there is nothing to read.
-        """
-        descriptor = self.sock.fileno()
-        inner, outer = socket.socketpair()
-        with inner, outer:
-            inner.setblocking(False)
-            outer.setblocking(False)
-            kept = os.dup(descriptor)
-            try:
-                os.dup2(inner.fileno(), descriptor, inheritable=False)
-                self._notify_close()
-            finally:
-                os.dup2(kept, descriptor, inheritable=False)
-                os.close(kept)
-            try:
-                return outer.recv(READ_SIZE)
-            except BlockingIOError:
-                return b""  # the TLS state was broken or closed before
-
-    def close(self) -> None:
-        """Send close_notify if it can go out at once, and close."""
-        if not self.closed:
-            self._notify_close()
-        super().close()
-
-    def _is_reset(self) -> bool:
-        try:
-            state: bytes = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        except OSError:
-            return False  # a UNIX socket
-        return state[0] == _TCP_CLOSE
-
-    def _notify_close(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._ssl.shutdown()
-
-
-def wrap(sock: Any, hub: Any) -> Stream:
-    """Return the stream for a connected socket, plain or TLS."""
-    if getattr(sock, "_sslobj", None) is not None:
-        return TLSStream(sock, hub)
-    return Stream(sock, hub)

@@ -14,9 +14,10 @@ from chp_gevent.channel.segment import STATUS
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
+from chp_gevent.http.section import WireError
 from chp_gevent.http.server import WsgiApp
 from chp_gevent.http.settings import ServerSettings
-from chp_gevent.http.wire import RequestHead, WireError
+from chp_gevent.http.wire import RequestHead
 from chp_gevent.options import LimitOptions
 
 MAX_BODY = 1024 * 1024

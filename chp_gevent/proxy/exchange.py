@@ -12,7 +12,8 @@ from chp_gevent.http.answer import BufferedBody
 from chp_gevent.http.body import ClientGone
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
-from chp_gevent.http.wire import Buffer, RequestHead, ResponseHead, WireError
+from chp_gevent.http.section import WireError
+from chp_gevent.http.wire import Buffer, RequestHead, ResponseHead
 from chp_gevent.proxy.headers import response_headers, trailer_headers
 from chp_gevent.proxy.target_connection import (
     TargetConnection,

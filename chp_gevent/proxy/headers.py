@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from chp_gevent.http.answer import Headers
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.wire import Field
+from chp_gevent.http.section import Field
 
 HOP_BY_HOP = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te "

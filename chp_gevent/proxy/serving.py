@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, STATUS
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
+from chp_gevent.http.section import WireError
 from chp_gevent.http.settings import ServerSettings
-from chp_gevent.http.wire import RequestHead, WireError
+from chp_gevent.http.wire import RequestHead
 from chp_gevent.options import Options
 from chp_gevent.proxy.fairness import FairShare
 from chp_gevent.tls import server_context

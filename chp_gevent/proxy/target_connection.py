@@ -18,15 +18,14 @@ from gevent.monkey import get_original
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from chp_gevent.http import stream as streams
 from chp_gevent.http.framing import BodyDecoder, body_decoder
-from chp_gevent.http.stream import Stream
+from chp_gevent.http.section import IncompleteMessage, WireError
+from chp_gevent.http.stream import COPIED, NO_DESCRIPTORS, Stream
+from chp_gevent.http.tls_stream import wrap
 from chp_gevent.http.wire import (
     HEAD_END,
     Buffer,
-    IncompleteMessage,
     ResponseHead,
-    WireError,
     has_bare_line_feed,
     parse_response_head,
 )
@@ -86,7 +85,7 @@ class TargetConnection(HTTPConnection):
             # The descriptor in its plainest wrapper: gevent's socket is not needed any more.
             self.sock = _socket.socket(fileno=self.sock.detach())
             self.sock.setblocking(False)
-        self.stream = streams.wrap(self.sock, gevent.get_hub())
+        self.stream = wrap(self.sock, gevent.get_hub())
         self._poller = get_original("select", "poll")()
         self._poller.register(self.sock.fileno(), select.POLLIN)
 
@@ -175,7 +174,7 @@ class TargetConnection(HTTPConnection):
                 raise TargetError(f"malformed response: {error}", answered=True) from error
             end += len(HEAD_END)
             if head.status >= 200 or head.status == 101:
-                large = len(received) - end > streams.COPIED
+                large = len(received) - end > COPIED
                 self._received = memoryview(received)[end:] if large else received[end:]
                 return head
             received = received[end:]
@@ -284,7 +283,7 @@ def _is_literal(host: str) -> bool:
 
 
 def _out_of_descriptors(error: BaseException) -> bool:
-    return getattr(error.__cause__ or error, "errno", None) in streams.NO_DESCRIPTORS
+    return getattr(error.__cause__ or error, "errno", None) in NO_DESCRIPTORS
 
 
 def _connect_failure(error: BaseException) -> str:

@@ -9,7 +9,8 @@ from urllib.parse import quote
 from chp_gevent.http.answer import AnswerFields, Headers
 from chp_gevent.http.body import ClientGone
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.wire import Field, HeaderSection, RequestHead
+from chp_gevent.http.section import Field, HeaderSection
+from chp_gevent.http.wire import RequestHead
 
 
 class WSGIBody:

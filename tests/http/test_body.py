@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.framing import chunk, last_chunk
-from chp_gevent.http.wire import RequestHead, WireError, parse_request_head
+from chp_gevent.http.section import WireError
+from chp_gevent.http.wire import RequestHead, parse_request_head
 from chp_gevent.options import LimitOptions
 from tests.http import wire_strategies as wire
 

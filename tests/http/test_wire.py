@@ -6,12 +6,11 @@ import tracemalloc
 
 import pytest
 
+from chp_gevent.http.section import Field, WireError
 from chp_gevent.http.wire import (
     HEAD_END,
-    Field,
     RequestHead,
     ResponseHead,
-    WireError,
     head_too_large,
     parse_request_head,
     parse_response_head,

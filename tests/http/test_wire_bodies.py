@@ -13,12 +13,8 @@ from chp_gevent.http.framing import (
     chunk,
     last_chunk,
 )
-from chp_gevent.http.wire import (
-    IncompleteMessage,
-    WireError,
-    parse_request_head,
-    parse_response_head,
-)
+from chp_gevent.http.section import IncompleteMessage, WireError
+from chp_gevent.http.wire import parse_request_head, parse_response_head
 from chp_gevent.options import LimitOptions
 
 

@@ -14,9 +14,9 @@ from chp_gevent.http.framing import (
     chunk,
     last_chunk,
 )
+from chp_gevent.http.section import WireError
 from chp_gevent.http.wire import (
     HEAD_END,
-    WireError,
     has_bare_line_feed,
     head_too_large,
     parse_request_head,

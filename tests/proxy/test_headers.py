@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chp_gevent.http.answer import Headers
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.wire import Field
+from chp_gevent.http.section import Field
 from chp_gevent.proxy import headers
 from tests.http import wire_strategies as wire
 

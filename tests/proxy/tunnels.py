@@ -18,7 +18,8 @@ import trustme
 from gevent import get_hub, idle, sleep
 from gevent.event import Event
 
-from chp_gevent.http.stream import Stream, wrap
+from chp_gevent.http.stream import Stream
+from chp_gevent.http.tls_stream import wrap
 from chp_gevent.proxy.tunnel import Tunnel
 from tests.peers.duplex import DuplexPeer
 
