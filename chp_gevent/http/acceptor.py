@@ -71,8 +71,7 @@ class Acceptor:
                 self._accept(listener, _ACCEPTS_AT_CLOSE)
         self._closed = True
         self._hooks.on_accepting(False)
-        if self._pause is not None:
-            self._pause.close()
+        self.end_pause()
         for listener in self._listeners:
             listener.close()
 
@@ -116,6 +115,7 @@ class Acceptor:
         self._pause_for(_OUT_OF_DESCRIPTORS_PAUSE)
 
     def _pause_for(self, seconds: float) -> None:
+        self.end_pause()
         # A timer that has fired can't be started again: it would fire at once.
         self._pause = self._loop.timer(seconds)
         self._pause.start(self.end_pause)
