@@ -73,3 +73,10 @@ class Splicer:
 def splicer() -> Splicer:
     """Return the process's one, since it is empty whenever the event loop runs."""
     return Splicer()
+
+
+def prepare() -> None:
+    """Open the pipe now, so that the descriptors of a worker don't grow when it is first used."""
+    if AVAILABLE:
+        with contextlib.suppress(OSError):
+            splicer()

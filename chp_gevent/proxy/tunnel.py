@@ -225,11 +225,11 @@ class _Flow:
         if sent != size:
             self._wait_for_sink(bytes(data[sent:]))
         elif size >= LONG and self._can_splice():
-            self.source.watch(self.splice)
+            self.source.watch(self.move_long)
         elif self.source.has_pending():
             get_hub().loop.run_callback(self._move_on)
 
-    def splice(self) -> None:
+    def move_long(self) -> None:
         """As :meth:`move`, for long pieces between plain sockets: they are not copied."""
         try:
             pipe = splice.splicer()
