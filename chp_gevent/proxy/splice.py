@@ -11,9 +11,6 @@ import socket
 # <linux/fcntl.h>; Python has a name for it, but not in all builds.
 _F_SETPIPE_SZ = 1031
 
-# Whether the system and the Python build have the call.
-AVAILABLE = hasattr(os, "splice")
-
 _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 
 # Bytes moved at once, as much as a tunnel reads otherwise.
@@ -70,13 +67,13 @@ class Splicer:
 
 
 @functools.cache
-def splicer() -> Splicer:
-    """Return the process's one, since it is empty whenever the event loop runs."""
-    return Splicer()
+def splicer() -> Splicer | None:
+    """Return the process's one, since it is empty whenever the event loop runs.
 
-
-def prepare() -> None:
-    """Open the pipe now, so that the descriptors of a worker don't grow when it is first used."""
-    if AVAILABLE:
-        with contextlib.suppress(OSError):
-            splicer()
+    None if the system or the Python build has no such call, or no descriptors were left when
+    it was first asked for.
+    """
+    try:
+        return Splicer() if hasattr(os, "splice") else None
+    except OSError:
+        return None

@@ -16,8 +16,8 @@ from typing import Any
 from gevent import get_hub
 
 from chp_gevent.http.stream import READ, WRITE, Stream
-from chp_gevent.proxy import splice
 from chp_gevent.proxy.resets import reset_watch
+from chp_gevent.proxy.splice import splicer
 
 # What every tunnel of the process receives into, since whatever can't be sent at once is
 # copied. Nothing is allocated for a message, and one of 64 KiB comes with its frame header in
@@ -231,11 +231,8 @@ class _Flow:
 
     def move_long(self) -> None:
         """As :meth:`move`, for long pieces between plain sockets: they are not copied."""
-        try:
-            pipe = splice.splicer()
-        except OSError:  # no descriptors left for it
-            self.move()
-            return
+        pipe = splicer()
+        assert pipe is not None
         try:
             size = pipe.receive(self.source.sock)
         except OSError as error:
@@ -256,7 +253,7 @@ class _Flow:
             self.source.watch(self.move)
 
     def _can_splice(self) -> bool:
-        return splice.AVAILABLE and not (self.source.is_tls or self._sink.is_tls)
+        return splicer() is not None and not (self.source.is_tls or self._sink.is_tls)
 
     def _received_nothing(self, error: OSError) -> None:
         if not isinstance(error, BlockingIOError):
