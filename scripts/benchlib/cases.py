@@ -247,6 +247,10 @@ def _table_rows(timing: Timing) -> tuple[Row, ...]:
     )
 
 
+def _echo(key: str, what: str, load: WebSocketEcho) -> Case:
+    return _simple(key, f"WebSocket echo, {what}", "message", load, target="echo")
+
+
 def all_cases(timing: Timing) -> list[Case]:
     """Every case, in the order of the report."""
     big = f"{timing.big_table:,}"
@@ -275,14 +279,10 @@ def all_cases(timing: Timing) -> list[Case]:
             Wrk("/1k", new_connections=True),
             tls=True,
         ),
-        _simple("ws-64", "WebSocket echo, 64 B", "message", WebSocketEcho(64, 32), target="echo"),
-        _simple(
-            "ws-64k",
-            "WebSocket echo, 64 KiB",
-            "message",
-            WebSocketEcho(65536, 8),
-            target="echo",
-        ),
+        _echo("ws-64", "64 B", WebSocketEcho(64, 32)),
+        _echo("ws-64-few", "64 B, 8 connections", WebSocketEcho(64, 8)),
+        _echo("ws-64k", "64 KiB", WebSocketEcho(65536, 32)),
+        _echo("ws-64k-few", "64 KiB, 8 connections", WebSocketEcho(65536, 8)),
         Case(
             "idle",
             (Row("idle", f"Idle WebSocket ({timing.tunnels:,} open)", "tunnel"),),
