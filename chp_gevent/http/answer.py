@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from http.client import responses as REASONS
 
 from chp_gevent.http.section import WireError
-from chp_gevent.http.wire import Buffer, serialise_fields
+from chp_gevent.http.wire import Buffer, RequestHead, serialise_fields
 
 Headers = list[tuple[str, str]]
+
+UNTIL_CLOSE = float("inf")
+"""The length of a body of which only the end of the connection tells where it ends."""
 
 
 class AnswerCut(Exception):
@@ -65,6 +68,32 @@ class AnswerFields:
                 self.content_length = int(value)
             elif lower == "date":
                 self.dated = True
+
+
+def answer_framing(
+    request: RequestHead, status: str, fields: AnswerFields, result: Iterable[bytes]
+) -> tuple[bytes, bool, float]:
+    """Decide how an answer's body is framed (RFC 9112, 6.3).
+
+    ``result`` is what the application returned: a list has a length, if the fields give it no
+    other. Returns the end of the head, whether the body is sent in chunks, and how many bytes
+    of a body there are to be: ``UNTIL_CLOSE`` for as many as come.
+    """
+    length: float | None = fields.content_length
+    end = b"\r\n"
+    has_no_length = status.startswith(("204", "304"))
+    bodiless = has_no_length or request.method == "HEAD"
+    chunked = False
+    if length is None:
+        if isinstance(result, list) and not has_no_length:
+            length = sum(map(len, result))
+            end = b"Content-Length: %d\r\n\r\n" % length
+        elif not bodiless and not request.http_1_0:
+            chunked = True
+            end = b"Transfer-Encoding: chunked\r\n\r\n"
+    if bodiless:
+        length = 0
+    return end, chunked, UNTIL_CLOSE if length is None else length
 
 
 def refusal(error: WireError, date_line: bytes, *, explained: bool) -> bytes:

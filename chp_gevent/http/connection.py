@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import getcurrent
 
-from chp_gevent.http.answer import AnswerCut, AnswerFields, BufferedBody, Headers, refusal
+from chp_gevent.http.answer import (
+    UNTIL_CLOSE,
+    AnswerCut,
+    AnswerFields,
+    BufferedBody,
+    Headers,
+    answer_framing,
+    refusal,
+)
 from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.environ import request_environ
 from chp_gevent.http.framing import chunk, last_chunk
@@ -27,8 +35,8 @@ from chp_gevent.http.wire import (
     HEAD_END,
     RequestHead,
     head_too_large,
-    parse_request_head,
     serialise_head,
+    take_request_head,
 )
 
 if TYPE_CHECKING:
@@ -224,28 +232,22 @@ class ClientConnection:
 
     def _receive_head(self) -> bool:
         limits = self._server.settings.limits
-        buffer = self._buffer
-        end = buffer.find(HEAD_END)
-        if end < 0:
+        taken = take_request_head(self._buffer, limits)
+        if taken is None:
             self._state = _HEAD
             self.deadline = self._server.clock() + limits.header_timeout
-            buffer = self._receive_rest_of_head(buffer)
-            if not buffer:
+            taken = take_request_head(self._receive_rest_of_head(), limits)
+            if taken is None:
                 return False
-            end = buffer.find(HEAD_END)
         self._buffer = b""
-        if end > limits.max_header_size:
-            raise head_too_large(buffer[: end + 2], limits) or WireError("too large", 431)
-        start = 0
-        while buffer.startswith(b"\r\n", start) and start < end:
-            start += 2  # RFC 9112, 2.2: empty lines before a request are ignored
-        self.head = parse_request_head(buffer[start:end], limits)
-        self.body = RequestBody(self.stream, self.head, buffer[end + len(HEAD_END) :])
+        self.head, behind = taken
+        self.body = RequestBody(self.stream, self.head, behind)
         return True
 
-    def _receive_rest_of_head(self, buffer: bytes) -> bytes:
-        received = bytearray(buffer)
-        while received.find(HEAD_END, max(0, len(received) - 65540)) < 0:
+    def _receive_rest_of_head(self) -> bytes:
+        """Return the buffer and what comes until a head is complete; b"" when none will be."""
+        received = bytearray(self._buffer)
+        while received.find(HEAD_END, max(0, len(received) - _MAX_PIPELINED - 4)) < 0:
             error = head_too_large(received, self._server.settings.limits)
             if error is not None:
                 raise error
@@ -307,17 +309,15 @@ class ClientConnection:
             write(head)
         if chunked:
             write(last_chunk(self.response_trailers))
-        elif left > 0 and left != NEVER:
+        elif left > 0 and left != UNTIL_CLOSE:
             raise ConnectionError("answer shorter than its Content-Length")
 
     def _response_head(self, result: Iterable[bytes]) -> tuple[bytes, bool, float]:
         """Return the head of the answer, whether it is chunked, and the body's length.
 
-        A list has a length, if the application gives it no other.
         Raises ``ValueError`` when the application's header fields are none, and
         ``RuntimeError`` when it has started no answer.
         """
-        head = self.head
         status = self._status
         fields = self.prepared
         # Tuples of the same identity: comparing costs nothing, and middleware may have its say.
@@ -326,24 +326,10 @@ class ClientConnection:
                 raise RuntimeError("no call of start_response")
             fields = AnswerFields(self._headers)
         self._status = "sent"
-        length: float | None = fields.content_length
-        end = b"\r\n"
-        has_no_length = status.startswith(("204", "304"))
-        bodiless = has_no_length or head.method == "HEAD"
-        chunked = False
-        if length is None:
-            if isinstance(result, list) and not has_no_length:
-                length = sum(map(len, result))
-                end = b"Content-Length: %d\r\n\r\n" % length
-            elif head.http_1_0:
-                self._close = self._close or not bodiless
-            elif not bodiless:
-                chunked = True
-                end = b"Transfer-Encoding: chunked\r\n\r\n"
-        if self._server.draining or not self.body.complete:
+        end, chunked, length = answer_framing(self.head, status, fields, result)
+        ends_by_closing = length == UNTIL_CLOSE and not chunked
+        if ends_by_closing or self._server.draining or not self.body.complete:
             self._close = True
-        if bodiless:
-            length = 0
         block = b"".join(
             (
                 f"HTTP/1.1 {status}\r\n".encode("latin-1"),
@@ -353,7 +339,7 @@ class ClientConnection:
                 end,
             )
         )
-        return block, chunked, NEVER if length is None else length
+        return block, chunked, length
 
     def _answer_crash(self, error: Exception) -> bool:
         """Answer instead of an application that failed; return whether the answer is whole."""

@@ -179,6 +179,21 @@ def parse_request_head(block: bytes, limits: LimitOptions) -> RequestHead:
     return head
 
 
+def take_request_head(received: bytes, limits: LimitOptions) -> tuple[RequestHead, bytes] | None:
+    """Return the head at the beginning of ``received`` and what lies behind; None: it has no end.
+
+    Raises ``WireError`` as :func:`parse_request_head` does.
+    """
+    end = received.find(HEAD_END)
+    if end < 0:
+        return None
+    if end > limits.max_header_size:
+        raise head_too_large(received[: end + 2], limits) or WireError("too large", 431)
+    # RFC 9112, 2.2: an empty line before a request is ignored.
+    start = 2 if end and received.startswith(b"\r\n") else 0
+    return parse_request_head(received[start:end], limits), received[end + len(HEAD_END) :]
+
+
 def _check_target(method: str, target: str, hosts: list[str] | None) -> None:
     """Check a request target that is not in origin-form (RFC 9112, 3.2).
 

@@ -15,6 +15,7 @@ from chp_gevent.http.wire import (
     parse_request_head,
     parse_response_head,
     serialise_head,
+    take_request_head,
 )
 from chp_gevent.options import LimitOptions
 
@@ -589,6 +590,42 @@ def test_a_head_that_does_not_end_is_refused_once_no_end_could_save_it(
     for data in (received, bytearray(received)):
         error = head_too_large(data, SMALL)
         assert (error and error.status) == status
+
+
+# -- where a head begins and ends
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+@pytest.mark.parametrize("behind", [b"", b"body", b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_head_is_taken_from_what_was_received_and_the_rest_is_left(
+    before: bytes, behind: bytes
+) -> None:
+    taken = take_request_head(before + b"GET /a HTTP/1.1\r\nHost: b" + HEAD_END + behind, LIMITS)
+    assert taken is not None
+    head, left = taken
+    assert (head.target, head.noted["host"], left) == ("/a", ["b"], behind)
+
+
+@pytest.mark.parametrize("received", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r"])
+def test_nothing_is_taken_before_the_head_is_complete(received: bytes) -> None:
+    assert take_request_head(received, LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    ("received", "status"),
+    [
+        (HEAD_END, 400),
+        (b"\r\n" * 3 + b"GET / HTTP/1.1\r\nHost: a" + HEAD_END, 400),
+        (b"a" * 100 + HEAD_END, 414),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20 + HEAD_END, 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 100 + HEAD_END, 431),
+        (b"GET / HTTP/1.1\nX: " + b"y" * 100 + HEAD_END, 400),
+    ],
+)
+def test_a_head_that_must_not_be_taken_has_its_own_status(received: bytes, status: int) -> None:
+    with pytest.raises(WireError) as refused:
+        take_request_head(received, SMALL)
+    assert refused.value.status == status
 
 
 # -- responses
