@@ -79,21 +79,19 @@ def answer_framing(
     other. Returns the end of the head, whether the body is sent in chunks, and how many bytes
     of a body there are to be: ``UNTIL_CLOSE`` for as many as come.
     """
-    length: float | None = fields.content_length
-    end = b"\r\n"
     has_no_length = status.startswith(("204", "304"))
-    bodiless = has_no_length or request.method == "HEAD"
-    chunked = False
-    if length is None:
-        if isinstance(result, list) and not has_no_length:
-            length = sum(map(len, result))
-            end = b"Content-Length: %d\r\n\r\n" % length
-        elif not bodiless and not request.http_1_0:
-            chunked = True
-            end = b"Transfer-Encoding: chunked\r\n\r\n"
-    if bodiless:
-        length = 0
-    return end, chunked, UNTIL_CLOSE if length is None else length
+    has_body = not has_no_length and request.method != "HEAD"
+    length = fields.content_length
+    if length is not None:
+        return b"\r\n", False, length if has_body else 0
+    if isinstance(result, list) and not has_no_length:
+        length = sum(map(len, result))
+        return b"Content-Length: %d\r\n\r\n" % length, False, length if has_body else 0
+    if not has_body:
+        return b"\r\n", False, 0
+    if request.http_1_0:
+        return b"\r\n", False, UNTIL_CLOSE
+    return b"Transfer-Encoding: chunked\r\n\r\n", True, UNTIL_CLOSE
 
 
 def refusal(error: WireError, date_line: bytes, *, explained: bool) -> bytes:

@@ -327,7 +327,7 @@ class ClientConnection:
             fields = AnswerFields(self._headers)
         self._status = "sent"
         end, chunked, length = answer_framing(self.head, status, fields, result)
-        ends_by_closing = length == UNTIL_CLOSE and not chunked
+        ends_by_closing = not chunked and length == UNTIL_CLOSE
         if ends_by_closing or self._server.draining or not self.body.complete:
             self._close = True
         block = b"".join(
