@@ -17,6 +17,7 @@ from typing import NoReturn
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options
+from chp_gevent.patching import plugins_read_once
 
 # Signals that mean something to the arbiter only; they reach us when a whole group gets them.
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGPIPE")
@@ -58,7 +59,8 @@ def run(context: ManagementContext) -> NoReturn:
         _forget_signal_handlers()
         from gevent import monkey
 
-        monkey.patch_all()
+        with plugins_read_once():
+            monkey.patch_all()
         import gevent
 
         gevent.reinit()

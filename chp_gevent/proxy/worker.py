@@ -16,6 +16,7 @@ from chp_gevent import allocator
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import GENERATION, PID, STARTS, Segment, reset_gauges
 from chp_gevent.options import Options
+from chp_gevent.patching import plugins_read_once
 
 # How often, in seconds, a worker tells the arbiter that it lives and looks for changes.
 HEARTBEAT = 1.0
@@ -45,6 +46,11 @@ class ProxyWorker(GeventWorker):
         self.segment = segment
         self.journal = journal
         self.row_index = row
+
+    def patch(self) -> None:
+        """Patch the standard library for gevent, and make the sockets gevent's."""
+        with plugins_read_once():
+            super().patch()
 
     def load_wsgi(self) -> None:
         """Build the data plane, then load the application that wraps it, if any does."""
