@@ -39,6 +39,8 @@ class ProxyWorker(GeventWorker):
     row_index: int = 0
     beats: int = 0
     requests_before: int = 0
+    # Set when the worker is to stop, once it serves.
+    _stopping: Any = None
 
     def equip(self, options: Options, segment: Segment, journal: Journal, row: int) -> None:
         """Take what the arbiter shares with this worker; called before the fork."""
@@ -102,12 +104,13 @@ class ProxyWorker(GeventWorker):
 
     def run(self) -> None:
         """Serve until told to stop, then let what is in flight finish."""
-        import gevent
+        from gevent.event import Event
 
+        self._stopping = stopping = Event()
         self.server.start()
         while self.alive:
             self._beat()
-            gevent.sleep(HEARTBEAT)
+            stopping.wait(HEARTBEAT)
         self.server.drain()
         for sock in self.sockets:
             sock.close()
@@ -120,6 +123,15 @@ class ProxyWorker(GeventWorker):
             self.log.warning("%d connections cut off after the drain timeout", self.server.busy)
         self.server.stop()
         self.upstream.close()
+
+    def handle_exit(self, signal_number: int, frame: Any) -> None:
+        """Stop, and not at the next heartbeat only (SIGTERM)."""
+        import gevent
+
+        super().handle_exit(signal_number, frame)
+        if self._stopping is not None:
+            # A signal may come at any point of the program.
+            gevent.get_hub().loop.run_callback_threadsafe(self._stopping.set)
 
     def _beat(self) -> None:
         self.notify()

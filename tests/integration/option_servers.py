@@ -41,8 +41,8 @@ def start_server(
 
     Unlike ``server.start_proxy`` this may be one that speaks TLS, or listens on UNIX sockets.
     Ports on 127.0.0.1 and one worker are added where the flags don't speak of them. ``stop``
-    is what ends it: SIGINT is quicker than SIGTERM. ``ready_line`` is the line of the log that
-    says that it listens; where the log is silent it is empty, and the ports tell.
+    is what ends it. ``ready_line`` is the line of the log that says that it listens; where the
+    log is silent it is empty, and the ports tell.
     """
     arguments, ports = with_addresses(flags)
     proxy = Proxy(_spawn(arguments, env or {}, token), *ports, token)

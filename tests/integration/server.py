@@ -92,9 +92,19 @@ def _environment(extra: dict[str, str], token: str | None) -> dict[str, str]:
 
 
 class Proxy:
-    """A running server. ``port`` and ``api_port`` are on 127.0.0.1, ``pid`` is the arbiter's."""
+    """A running server. ``port`` and ``api_port`` are on 127.0.0.1, ``pid`` is the arbiter's.
 
-    def __init__(self, process: subprocess.Popen[str], port: int, api_port: int, token: str | None):
+    It is ready when its ports answer and ``members`` processes are there.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        port: int,
+        api_port: int,
+        token: str | None,
+        members: int = 1,
+    ) -> None:
         self.process = process
         self.pid = process.pid
         self.port = port
@@ -103,6 +113,7 @@ class Proxy:
         self.api_address = ("127.0.0.1", api_port)
         self.url = f"http://127.0.0.1:{port}"
         self.api = ApiClient(f"http://127.0.0.1:{api_port}", token)
+        self._members = members
         self._log: list[str] = []
         self._log_grew = threading.Condition()
         self._log_reader = threading.Thread(target=self._read_log, daemon=True)
@@ -175,11 +186,15 @@ class Proxy:
         )
 
     def is_ready(self) -> bool:
-        """Whether both the public port and the API answer; raises if the server has left."""
+        """Whether ports answer and all processes are there; raises if the server has left."""
         if self.process.poll() is not None:
             self._log_reader.join(timeout=5)
             raise AssertionError(f"left with {self.process.returncode}:\n{self.log()}")
-        return _answers(self.address, "/_chp_healthz") and _answers(self.api_address, "/api/")
+        return (
+            _answers(self.address, "/_chp_healthz")
+            and _answers(self.api_address, "/api/")
+            and len(self.tree()) >= self._members
+        )
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the arbiter."""
@@ -268,8 +283,10 @@ def spawn(flags: Sequence[str], start: Start) -> Proxy:
         port, api_port = free_ports(2)
         arguments += ["--ip", "127.0.0.1", "--port", str(port)]
         arguments += ["--api-ip", "127.0.0.1", "--api-port", str(api_port)]
+    members = 1
     if start.workers is not None and not OTHER_COMMAND and start.command is None:
         arguments += ["--workers", str(start.workers)]
+        members = start.workers + 2  # the arbiter and the management process
     line, extra = command_line(start.how, arguments)
     process = subprocess.Popen(
         [*start.command, *arguments] if start.command is not None else line,
@@ -283,7 +300,7 @@ def spawn(flags: Sequence[str], start: Start) -> Proxy:
         errors="replace",
         start_new_session=True,
     )
-    return Proxy(process, port, api_port, start.token)
+    return Proxy(process, port, api_port, start.token, members)
 
 
 @contextmanager

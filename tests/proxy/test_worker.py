@@ -1,0 +1,89 @@
+"""When a worker notices that it is to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from chp_gevent.proxy import worker as module
+from chp_gevent.proxy.worker import ProxyWorker
+
+
+class IdleServer:
+    """A server without connections."""
+
+    busy = 0
+    drained = False
+
+    def start(self) -> None:
+        """Listen to nobody."""
+
+    def drain(self) -> None:
+        """Note that the worker stops."""
+        self.drained = True
+
+    def join(self, timeout: float) -> bool:
+        """Nothing is in flight."""
+        return True
+
+    def stop(self) -> None:
+        """Nothing to close."""
+
+
+class BeatingWorker(ProxyWorker):
+    """A worker without processes around it; ``serving`` is set at its first heartbeat."""
+
+    def __init__(self, server: Any) -> None:
+        self.alive = True
+        self.server = server
+        self.sockets: list[Any] = []
+        self.options = SimpleNamespace(drain_timeout=30.0)  # type: ignore[assignment]
+        self.upstream = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
+        self.serving = threading.Event()
+
+    def _beat(self) -> None:
+        self.serving.set()
+
+
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_a_worker_stops_on_sigterm_and_not_at_its_next_heartbeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 3600.0)
+    server = IdleServer()
+    worker = BeatingWorker(server)
+    signal.signal(signal.SIGTERM, worker.handle_exit)
+
+    def stop_it() -> None:
+        assert worker.serving.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_it)
+    stopper.start()
+    with gevent.Timeout(30):
+        worker.run()
+    stopper.join()
+    assert server.drained
+
+
+def test_a_worker_that_is_told_to_stop_before_it_serves_does_not_serve() -> None:
+    server = IdleServer()
+    worker = BeatingWorker(server)
+    worker.handle_exit(signal.SIGTERM, None)
+    with gevent.Timeout(30):
+        worker.run()
+    assert server.drained
