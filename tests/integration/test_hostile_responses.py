@@ -296,6 +296,7 @@ def test_a_target_that_closed_unseen_while_the_worker_was_busy_costs_no_request(
         os.kill(worker, signal.SIGSTOP)
         try:
             talkative.drop_connections(reset=reset)
+            talkative.wait_for_connections(0)
             client.send(request)
         finally:
             os.kill(worker, signal.SIGCONT)

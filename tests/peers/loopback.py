@@ -82,7 +82,10 @@ class LoopbackServer:
         self.listener.close()
 
     def drop_connections(self, *, reset: bool = False) -> None:
-        """Close every open connection from this side, with a reset where asked."""
+        """Close every open connection from this side, with a reset where asked.
+
+        Those who serve them do so: :meth:`wait_for_connections` tells when it is done.
+        """
         with self._lock:
             connections = list(self._open)
         for connection in connections:
@@ -135,10 +138,10 @@ class LoopbackServer:
             # The other side went away or broke off a handshake: tests look at what it saw.
             pass
         finally:
-            with self._lock:
-                self._open -= {connection, stream}
             stream.close()
             connection.close()
+            with self._lock:
+                self._open -= {connection, stream}
 
 
 def reset_on_close(connection: socket.socket) -> None:
