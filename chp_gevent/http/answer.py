@@ -10,8 +10,8 @@ from chp_gevent.http.wire import Buffer, RequestHead, serialise_fields
 
 Headers = list[tuple[str, str]]
 
-UNTIL_CLOSE = float("inf")
-"""The length of a body of which only the end of the connection tells where it ends."""
+UNTIL_END = float("inf")
+"""The length of a body that nobody has told: it ends with its last chunk, or the connection."""
 
 
 class AnswerCut(Exception):
@@ -77,7 +77,7 @@ def answer_framing(
 
     ``result`` is what the application returned: a list has a length, if the fields give it no
     other. Returns the end of the head, whether the body is sent in chunks, and how many bytes
-    of a body there are to be: ``UNTIL_CLOSE`` for as many as come.
+    of a body there are to be: ``UNTIL_END`` for as many as come.
     """
     has_no_length = status.startswith(("204", "304"))
     has_body = not has_no_length and request.method != "HEAD"
@@ -90,8 +90,8 @@ def answer_framing(
     if not has_body:
         return b"\r\n", False, 0
     if request.http_1_0:
-        return b"\r\n", False, UNTIL_CLOSE
-    return b"Transfer-Encoding: chunked\r\n\r\n", True, UNTIL_CLOSE
+        return b"\r\n", False, UNTIL_END
+    return b"Transfer-Encoding: chunked\r\n\r\n", True, UNTIL_END
 
 
 def refusal(error: WireError, date_line: bytes, *, explained: bool) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gevent import getcurrent
 
 from chp_gevent.http.answer import (
-    UNTIL_CLOSE,
+    UNTIL_END,
     AnswerCut,
     AnswerFields,
     BufferedBody,
@@ -309,7 +309,7 @@ class ClientConnection:
             write(head)
         if chunked:
             write(last_chunk(self.response_trailers))
-        elif left > 0 and left != UNTIL_CLOSE:
+        elif left > 0 and left != UNTIL_END:
             raise ConnectionError("answer shorter than its Content-Length")
 
     def _response_head(self, result: Iterable[bytes]) -> tuple[bytes, bool, float]:
@@ -327,7 +327,7 @@ class ClientConnection:
             fields = AnswerFields(self._headers)
         self._status = "sent"
         end, chunked, length = answer_framing(self.head, status, fields, result)
-        ends_by_closing = not chunked and length == UNTIL_CLOSE
+        ends_by_closing = not chunked and length == UNTIL_END
         if ends_by_closing or self._server.draining or not self.body.complete:
             self._close = True
         block = b"".join(

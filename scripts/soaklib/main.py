@@ -22,7 +22,6 @@ from soaklib.load import Load, started_programs
 from soaklib.plan import Slice, slices
 from soaklib.reading import Reading, read
 from soaklib.verdict import Row, Run
-from tests.integration import processes
 from tests.integration.server import Proxy, start_proxy
 from tests.peers.upgrades import switched_client
 
@@ -118,17 +117,11 @@ def _dead_port() -> Iterator[int]:
 
 def _roles(proxy: Proxy, workers: int) -> dict[str, int]:
     """The processes of a server by what they are."""
-    management = proxy.management_pid()
-    children = [
-        process.pid
-        for process in processes.tree(proxy.pid)
-        if process.parent == proxy.pid and process.pid != management
-    ]
     names = ["worker"] if workers == 1 else [f"worker {n + 1}" for n in range(workers)]
     return {
         "arbiter": proxy.pid,
-        "management": management,
-        **dict(zip(names, sorted(children), strict=True)),
+        "management": proxy.management_pid(),
+        **dict(zip(names, sorted(proxy.worker_pids()), strict=True)),
     }
 
 

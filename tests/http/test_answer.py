@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from chp_gevent.http.answer import UNTIL_CLOSE, AnswerFields, answer_framing
+from chp_gevent.http.answer import UNTIL_END, AnswerFields, answer_framing
 from chp_gevent.http.wire import parse_request_head
 from chp_gevent.options import LimitOptions
 
@@ -36,8 +36,8 @@ def streamed() -> Iterable[bytes]:
         ("GET / HTTP/1.1", "200 OK", None, True, (counted(5), False, 5)),
         ("GET / HTTP/1.0", "200 OK", None, True, (counted(5), False, 5)),
         # Nobody says it: chunks, or the end of the connection for who knows none.
-        ("GET / HTTP/1.1", "200 OK", None, False, (CHUNKED, True, UNTIL_CLOSE)),
-        ("GET / HTTP/1.0", "200 OK", None, False, (PLAIN, False, UNTIL_CLOSE)),
+        ("GET / HTTP/1.1", "200 OK", None, False, (CHUNKED, True, UNTIL_END)),
+        ("GET / HTTP/1.0", "200 OK", None, False, (PLAIN, False, UNTIL_END)),
         # No body, whatever the head says of one.
         ("HEAD / HTTP/1.1", "200 OK", "7", False, (PLAIN, False, 0)),
         ("HEAD / HTTP/1.1", "200 OK", None, True, (counted(5), False, 0)),

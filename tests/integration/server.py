@@ -173,6 +173,10 @@ class Proxy:
         with RawClient(self.api_address) as client:
             return self._holder(client, self.api_port)
 
+    def worker_pids(self) -> set[int]:
+        """Return the processes that serve the public port."""
+        return set(self.tree()) - {self.pid, self.management_pid()}
+
     def worker_of(self, client: RawClient) -> int:
         """Return the process that serves a connection to the public port."""
         return self._holder(client, self.port)

@@ -42,11 +42,6 @@ def loaded(workers: int = 2) -> Iterator[tuple[Proxy, KeepAliveLoad]]:
             yield proxy, load
 
 
-def worker_pids(proxy: Proxy) -> set[int]:
-    """Return the pids of the proxy workers."""
-    return set(proxy.tree()) - {proxy.pid, proxy.management_pid()}
-
-
 class ApiCaller:
     """Makes API calls one after another and counts those that fail."""
 
@@ -111,7 +106,7 @@ def test_an_api_call_made_while_the_management_process_is_down_waits_and_succeed
 def test_a_killed_worker_costs_at_most_the_requests_in_flight_on_it() -> None:
     with loaded() as (proxy, load):
         for _ in range(3):
-            workers = worker_pids(proxy)
+            workers = proxy.worker_pids()
             assert len(workers) == 2
             failures = sum(load.failures.values())
             os.kill(victim := workers.pop(), signal.SIGKILL)
@@ -129,7 +124,7 @@ def test_a_killed_worker_costs_at_most_the_requests_in_flight_on_it() -> None:
 
 def test_a_new_worker_has_the_whole_table_while_the_management_process_is_down() -> None:
     with loaded(workers=1) as (proxy, load):
-        (worker,) = worker_pids(proxy)
+        (worker,) = proxy.worker_pids()
         os.kill(proxy.management_pid(), signal.SIGKILL)
         os.kill(worker, signal.SIGKILL)
         for number in range(ROUTES):
@@ -140,7 +135,7 @@ def test_a_new_worker_has_the_whole_table_while_the_management_process_is_down()
 def test_two_hups_replace_the_workers_without_a_failed_request() -> None:
     with loaded() as (proxy, load):
         for _ in range(2):
-            old = worker_pids(proxy)
+            old = proxy.worker_pids()
             proxy.signal(signal.SIGHUP)
             wait_until(
                 lambda gone=old: not gone & set(proxy.tree()),  # type: ignore[misc]
@@ -148,7 +143,7 @@ def test_two_hups_replace_the_workers_without_a_failed_request() -> None:
                 "the old workers have left",
             )
             load.wait_for_answers(10 * CLIENTS)
-            wait_until(lambda: len(worker_pids(proxy)) == 2, 5, "two new workers")
+            wait_until(lambda: len(proxy.worker_pids()) == 2, 5, "two new workers")
         assert len(proxy.api.routes()) == ROUTES
     assert not load.failures
 
