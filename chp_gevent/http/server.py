@@ -25,7 +25,7 @@ from chp_gevent.http.acceptor import Acceptor
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
 from chp_gevent.http.hooks import ServerHooks
-from chp_gevent.http.peer import Peer, is_trusted
+from chp_gevent.http.peer import Peer, is_trusted, peer_address
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream
@@ -152,12 +152,12 @@ class HTTPServer:
     def _accepted(self, fd: int, address: Any, family: int) -> None:
         """Serve a connection that was just accepted, in a greenlet of its own."""
         settings = self.settings
-        peer_address = str(address[0]) if family != socket.AF_UNIX else ""
-        trusted = is_trusted(peer_address, settings.trusted_proxies)
-        peer = Peer(peer_address, settings.tls is not None, trusted)
+        ip = peer_address(address[0]) if family != socket.AF_UNIX else ""
+        trusted = is_trusted(ip, settings.trusted_proxies)
+        peer = Peer(ip, settings.tls is not None, trusted)
         environ = self._base_environ.copy()
-        environ["REMOTE_ADDR"] = peer_address
-        environ["REMOTE_PORT"] = str(address[1]) if peer_address else ""
+        environ["REMOTE_ADDR"] = ip
+        environ["REMOTE_PORT"] = str(address[1]) if ip else ""
         sock = _socket.socket(fileno=fd)
         sock.setblocking(False)
         if family != socket.AF_UNIX:
