@@ -21,6 +21,7 @@ from typing import Any
 from gunicorn import sock as gunicorn_sock
 from gunicorn.arbiter import Arbiter
 
+from chp_gevent import logs
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import REQUESTS_WEB, REQUESTS_WS, Segment, reset_gauges
 from chp_gevent.listeners import close_listeners, described, open_listeners
@@ -202,6 +203,7 @@ class ProxyArbiter(Arbiter):
         self._retire_one()
         super().manage_workers()
         self.management.supervise()
+        logs.tell_losses()
 
     def murder_workers(self) -> None:
         """End workers that hang; gunicorn does not know those that drain."""

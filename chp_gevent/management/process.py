@@ -10,10 +10,10 @@ import logging
 import os
 import signal
 import socket
-import sys
 from dataclasses import dataclass
 from typing import NoReturn
 
+from chp_gevent import logs
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options
@@ -84,10 +84,5 @@ def _forget_signal_handlers() -> None:
 
 def leave(status: int) -> NoReturn:
     """End the process at once, its last lines written, without the arbiter's exit handlers."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            continue
+    logs.finish()
     os._exit(status)

@@ -16,6 +16,7 @@ from typing import Any, Final
 import gevent
 from gevent.event import Event
 
+from chp_gevent import logs
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
 from chp_gevent.channel.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
 from chp_gevent.http.server import HTTPServer, WsgiApp
@@ -187,6 +188,7 @@ class ManagementService:
         if os.getppid() != self._context.parent_pid:
             leave(os.EX_OK)
         self._segment.words[HEARTBEAT] = int(time.monotonic() * 1000)
+        logs.tell_losses()
         self._row[OPEN_CONNECTIONS] = sum(server.open_connections for server in self._servers)
 
     def _flush_statsd(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
 
-from chp_gevent import allocator
+from chp_gevent import allocator, logs
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import GENERATION, PID, STARTS, Segment, reset_gauges
 from chp_gevent.options import Options
@@ -135,6 +135,7 @@ class ProxyWorker(GeventWorker):
 
     def _beat(self) -> None:
         self.notify()
+        logs.tell_losses()
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()
         self.upstream.close_idle(time.monotonic())
