@@ -66,6 +66,8 @@ class ProxyArbiter(Arbiter):
             # A start that fails leaves no UNIX sockets behind.
             public, self.sockets = self._open_sockets(undo)
             undo.pop_all()
+        # Clients come here too: it is the workers' to serve.
+        self.redirect_sockets = self.sockets.pop("redirect", [])
         self.LISTENERS = gunicorn_sock.create_sockets(
             self.cfg, self.log, [listener.detach() for listener in public]
         )
@@ -78,7 +80,7 @@ class ProxyArbiter(Arbiter):
     def _open_sockets(
         self, undo: contextlib.ExitStack
     ) -> tuple[list[socket.socket], dict[str, list[socket.socket]]]:
-        """Return the listening sockets for clients, and those of the management process."""
+        """Return the listening sockets for clients, and the other ones by what they are for."""
         options = self.options
 
         def opened(address: Address, flags: str) -> list[socket.socket]:
@@ -105,6 +107,10 @@ class ProxyArbiter(Arbiter):
             self.stop(False)
             sys.exit(1)
         options = self.options
+        if options.redirect is not None:
+            port = self.redirect_sockets[0].getsockname()[1]
+            to_port = options.redirect.to_port
+            log.info("Added HTTP to HTTPS redirection from %s to %s", port, to_port)
         scheme = "https" if options.tls else "http"
         default = options.default_target or "(no default)"
         log.info("Proxying %s://%s to %s", scheme, described(options.listen), default)
@@ -145,7 +151,7 @@ class ProxyArbiter(Arbiter):
         used = {w.row_index for w in (*self.WORKERS.values(), *self.draining.values())}
         # The last row is the management process's.
         row = next((i for i in range(_ROWS - 1) if i not in used), 0)
-        worker.equip(self.options, self.segment, self._journal, row)
+        worker.equip(self.options, self.segment, self._journal, row, self.redirect_sockets)
         worker.requests_before = self._requests(row)
 
     def _requests(self, row_index: int) -> int:
@@ -179,7 +185,7 @@ class ProxyArbiter(Arbiter):
             worker.tmp.close()
 
     def _drop_in_management(self) -> None:
-        for listener in self.LISTENERS:
+        for listener in (*self.LISTENERS, *self.redirect_sockets):
             listener.close()
         for worker in (*self.WORKERS.values(), *self.draining.values()):
             worker.tmp.close()
@@ -233,6 +239,7 @@ class ProxyArbiter(Arbiter):
         self.management.restart_no_more()
         self.WORKERS.update(self.draining)
         self.draining.clear()
+        close_listeners(self.redirect_sockets, unlink=True)
         super().stop(graceful)
         self.management.stop(graceful=graceful)
         for listeners in self.sockets.values():

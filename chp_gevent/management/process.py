@@ -31,7 +31,7 @@ class ManagementContext:
         options: the options of the server.
         segment: the shared segment; its last row is the management process's.
         journal: the journal on that segment.
-        sockets: listening sockets by ``api``, ``metrics`` and ``redirect``.
+        sockets: listening sockets by ``api`` and ``metrics``.
         log: the server's logger.
         ready_fd: a descriptor that gets one byte when the API is served, and is closed then.
         parent_pid: the arbiter's process id.

@@ -7,7 +7,6 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 from typing import Any
 
 from chp_gevent.channel.segment import STATUS
@@ -82,10 +81,13 @@ class ManagementHooks(ServerHooks):
 
 
 class WholeBodies:
-    """WSGI middleware that reads the body of a request before the application is called.
+    """WSGI middleware: ``wsgi.input`` is read whole, when the application asks for it.
 
-    Raises ``WireError`` for bodies of more than ``MAX_BODY`` bytes, and for those that take
-    more than ``REQUEST_TIMEOUT`` seconds; the server refuses such requests.
+    Before that it may look at the head, and answer who has no business here: then nothing is
+    read, and the connection is closed behind the answer.
+
+    ``read`` raises ``WireError`` for bodies of more than ``MAX_BODY`` bytes, and for those that
+    take more than ``REQUEST_TIMEOUT`` seconds; the server refuses such requests.
     """
 
     def __init__(self, app: WsgiApp) -> None:
@@ -97,19 +99,25 @@ class WholeBodies:
         """Answer one request (PEP 3333)."""
         client: ClientConnection = environ["chp.client"]
         if client.head.has_body:
-            environ["wsgi.input"] = BytesIO(_body(client))
+            environ["wsgi.input"] = _WholeBody(client)
         return self._app(environ, start_response)
 
 
-def _body(client: ClientConnection) -> bytes:
-    if (client.head.content_length or 0) > MAX_BODY:
-        raise WireError("body too large", 413)
-    # Nearly always, all of it came with the head.
-    body = client.body.take_if_complete()
-    if body is None:
-        client.limit_wait(REQUEST_TIMEOUT, WireError("request not complete in time", 408))
-        body = client.body.read(MAX_BODY + 1)
-        client.limit_wait(None)
-    if len(body) > MAX_BODY:
-        raise WireError("body too large", 413)
-    return body
+class _WholeBody:
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+
+    def read(self) -> bytes:
+        """Return the body, all of it."""
+        client = self._client
+        if (client.head.content_length or 0) > MAX_BODY:
+            raise WireError("body too large", 413)
+        # Nearly always, all of it came with the head.
+        body = client.body.take_if_complete()
+        if body is None:
+            client.limit_wait(REQUEST_TIMEOUT, WireError("request not complete in time", 408))
+            body = client.body.read(MAX_BODY + 1)
+            client.limit_wait(None)
+        if len(body) > MAX_BODY:
+            raise WireError("body too large", 413)
+        return body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -11,14 +12,23 @@ from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, STATUS
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.section import WireError
+from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.wire import RequestHead
-from chp_gevent.options import Options
+from chp_gevent.options import Options, TcpAddress
 from chp_gevent.proxy.fairness import FairShare
+from chp_gevent.proxy.redirect import Redirect
 from chp_gevent.tls import server_context
 
 # Descriptors that are not connections: listeners, event loop, journal, log, resolver …
 _OTHER_DESCRIPTORS = 48
+
+# Connections to the redirect server: one for each so many descriptors, at most. Each is over
+# after a request, or after the seconds that Node keeps one.
+_DESCRIPTORS_PER_REDIRECT = 16
+_MAX_REDIRECTS = 1000
+_REDIRECT_IDLE_TIMEOUT = 5
+_REDIRECT_TIMEOUT = 60.0
 
 
 def server_settings(options: Options) -> ServerSettings:
@@ -26,7 +36,7 @@ def server_settings(options: Options) -> ServerSettings:
     proxy = options.proxy
     return ServerSettings(
         limits=proxy.limits,
-        max_connections=min(options.worker_connections, _room_for_connections()),
+        max_connections=min(options.worker_connections, _room_for_connections(options)),
         idle_timeout=proxy.keep_alive_timeout,
         client_timeout=proxy.timeout,
         application_timeout=proxy.proxy_timeout,
@@ -38,15 +48,48 @@ def server_settings(options: Options) -> ServerSettings:
     )
 
 
-def _room_for_connections() -> int:
+def _descriptors() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def _room_for_connections(options: Options) -> int:
     """Return how many connections the limit of open files leaves room for.
 
     Each may need a second descriptor, for its target; some are for other things.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return sys.maxsize
-    return max(1, (limit - _OTHER_DESCRIPTORS) // 2)
+    others = _OTHER_DESCRIPTORS + (_room_for_redirects() if options.redirect is not None else 0)
+    return max(1, (_descriptors() - others) // 2)
+
+
+def _room_for_redirects() -> int:
+    return max(1, min(_MAX_REDIRECTS, _descriptors() // _DESCRIPTORS_PER_REDIRECT))
+
+
+def redirect_server(options: Options, sockets: Sequence[socket.socket]) -> HTTPServer:
+    """Return the server that redirects to HTTPS, for one worker: clients of all kinds ask it."""
+    assert options.redirect is not None
+    listen = options.listen
+    app = Redirect(
+        options.redirect.to_port, listen.port if isinstance(listen, TcpAddress) else None
+    )
+    settings = ServerSettings(
+        limits=options.proxy.limits,
+        max_connections=_room_for_redirects(),
+        # One second more than announced: a client that comes just in time is not let down.
+        idle_timeout=_REDIRECT_IDLE_TIMEOUT + 1.0,
+        announced_timeout=_REDIRECT_IDLE_TIMEOUT,
+        drain_grace=0.0,
+        client_timeout=_REDIRECT_TIMEOUT,
+        interrupts=False,
+        keeps_http_1_0=False,
+        explains_refusals=False,
+        multiprocess=options.workers > 1,
+        server_port=str(sockets[0].getsockname()[1]),
+    )
+    hooks = ServerHooks("redirect server", logging.getLogger("chp_gevent.proxy"))
+    hooks.shares_sockets = options.workers > 1
+    return HTTPServer(app, settings, sockets, hooks)
 
 
 class WorkerHooks(ServerHooks):

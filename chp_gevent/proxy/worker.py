@@ -7,7 +7,9 @@ monkey-patched first; everything else comes in :meth:`ProxyWorker.load_wsgi`.
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
@@ -39,15 +41,26 @@ class ProxyWorker(GeventWorker):
     row_index: int = 0
     beats: int = 0
     requests_before: int = 0
+    # The server that redirects to HTTPS, if there is one.
+    redirect: Any = None
+    redirect_sockets: Sequence[socket.socket] = ()
     # Set when the worker is to stop, once it serves.
     _stopping: Any = None
 
-    def equip(self, options: Options, segment: Segment, journal: Journal, row: int) -> None:
+    def equip(
+        self,
+        options: Options,
+        segment: Segment,
+        journal: Journal,
+        row: int,
+        redirect_sockets: Sequence[socket.socket] = (),
+    ) -> None:
         """Take what the arbiter shares with this worker; called before the fork."""
         self.options = options
         self.segment = segment
         self.journal = journal
         self.row_index = row
+        self.redirect_sockets = redirect_sockets
 
     def patch(self) -> None:
         """Patch the standard library for gevent, and make the sockets gevent's."""
@@ -60,7 +73,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
-        from chp_gevent.proxy.serving import WorkerHooks, server_settings
+        from chp_gevent.proxy.serving import WorkerHooks, redirect_server, server_settings
         from chp_gevent.proxy.upgrades import Upgrades
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
@@ -94,6 +107,8 @@ class ProxyWorker(GeventWorker):
         hooks = WorkerHooks(row, self._other_rows())
         self.server = HTTPServer(app, server_settings(self.options), self.sockets, hooks)
         upgrades.server = self.server
+        if self.redirect_sockets:
+            self.redirect = redirect_server(self.options, self.redirect_sockets)
 
     def _other_rows(self) -> list[memoryview[int]]:
         """Return the rows of the other workers, and those that a reload may put there."""
@@ -107,21 +122,25 @@ class ProxyWorker(GeventWorker):
         from gevent.event import Event
 
         self._stopping = stopping = Event()
-        self.server.start()
+        servers = [self.server, self.redirect] if self.redirect is not None else [self.server]
+        for server in servers:
+            server.start()
         while self.alive:
             self._beat()
             stopping.wait(HEARTBEAT)
-        self.server.drain()
-        for sock in self.sockets:
+        for server in servers:
+            server.drain()
+        for sock in (*self.sockets, *self.redirect_sockets):
             sock.close()
         deadline = time.monotonic() + self.options.drain_timeout
         while (left := deadline - time.monotonic()) > 0:
             self._beat()
-            if self.server.join(min(HEARTBEAT, left)):
+            if all(server.join(min(HEARTBEAT, left)) for server in servers):
                 break
-        if self.server.busy:
-            self.log.warning("%d connections cut off after the drain timeout", self.server.busy)
-        self.server.stop()
+        if busy := sum(server.busy for server in servers):
+            self.log.warning("%d connections cut off after the drain timeout", busy)
+        for server in servers:
+            server.stop()
         self.upstream.close()
 
     def handle_exit(self, signal_number: int, frame: Any) -> None:
