@@ -262,12 +262,15 @@ def test_no_token_is_ever_logged(
     ]
 
 
-def test_checks_come_in_the_order_of_chp(make_call: MakeCall, routes: Routes) -> None:
+def test_a_call_is_checked_before_its_body_is_read(make_call: MakeCall, routes: Routes) -> None:
     call = make_call(routes, "s3cret")
     assert call("GET", "/other").status == 404
     assert call("PUT", "/api/routes").status == 405
-    assert call("POST", "/api/routes/a", b"{bad").status == 400
-    assert call("POST", "/api/routes/a", b"{}").status == 403
+    unreadable = {"wsgi.input": None}
+    assert call("POST", "/api/routes/a", **unreadable).status == 403
+    assert call("DELETE", "/api/routes/a", **unreadable).status == 403
+    right = {"HTTP_AUTHORIZATION": "token s3cret"}
+    assert call("POST", "/api/routes/a", b"{bad", **right).status == 400
     assert call("GET", "/api/routes?inactive_since=xx").status == 403
 
 
