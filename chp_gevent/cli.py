@@ -98,7 +98,12 @@ Metrics:
 
 Processes and limits:
   --workers N                      Proxy processes (default: usable CPUs, at most 8).
-  --drain-timeout SECONDS          Time for requests to finish when stopping. [default: 30]
+  --drain-timeout SECONDS          Time for requests to finish when the server stops; tunnels
+                                   are closed with the last request. [default: 30]
+  --reload-drain-timeout SECONDS   Time for requests and tunnels of workers that are replaced.
+                                   [default: 86400]
+  --max-draining N                 Times --workers: the most that may drain; beyond, those that
+                                   have drained for longest are cut off. [default: 8]
   --max-requests N                 Replace a worker after this many; 0 is never. [default: 0]
   --worker-connections N           Open client connections per worker. [default: 10000]
   --backlog N                      Connections waiting to be accepted. [default: 2048]
@@ -127,14 +132,22 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> dict[
     For ``conf/gunicorn.conf.py``. Flags that can't be understood end the process with
     status 1 and one line.
     """
-    from chp_gevent.server import checked, gunicorn_settings
+    from chp_gevent.server import gunicorn_settings
 
     arguments = (os.environ if environ is None else environ).get("CHP_ARGS", "")
     try:
-        return gunicorn_settings(checked(parse(shlex.split(arguments), environ)))
+        return gunicorn_settings(parse(shlex.split(arguments), environ))
     except ValueError as error:
         # OptionError is one; so is a quote that shlex finds no end of.
         sys.exit(f"error: CHP_ARGS: {error}")
+
+
+def _leave_lost_folder() -> None:
+    """Go to ``/`` when the working directory has been removed: gunicorn asks for its name."""
+    try:
+        os.getcwd()
+    except OSError:
+        os.chdir("/")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -144,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
+        _leave_lost_folder()
         # gunicorn is loaded for neither --help nor a mistake
         from chp_gevent.server import run
 

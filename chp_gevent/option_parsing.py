@@ -92,6 +92,8 @@ def options(arguments: CommandLine, environ: Mapping[str, str]) -> Options:
         log_level=_set(arguments.parsed("--log-level", _log_level)),
         workers=arguments.integer("--workers", 1, _MAX_WORKERS) or _default_workers(),
         drain_timeout=_set(arguments.seconds("--drain-timeout", 0)),
+        reload_drain_timeout=_set(arguments.seconds("--reload-drain-timeout", 0, 30 * 86_400)),
+        max_draining=_set(arguments.integer("--max-draining", 1, 100)),
         worker_connections=_set(arguments.integer("--worker-connections", 1, 1_000_000)),
         backlog=_set(arguments.integer("--backlog", 1, 65535)),
         max_requests=_set(arguments.integer("--max-requests", 0, 10**9)),

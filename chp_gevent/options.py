@@ -161,6 +161,8 @@ class Options:
     log_level: str = "info"
     workers: int = 1
     drain_timeout: float = 30.0
+    reload_drain_timeout: float = 86_400.0
+    max_draining: int = 8
     worker_connections: int = 10_000
     backlog: int = 2048
     max_requests: int = 0

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -33,15 +31,13 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
 
     def when_ready(arbiter: ProxyArbiter) -> None:
         arbiter.ready()
+        arbiter.supervise()
 
     def pre_fork(arbiter: ProxyArbiter, worker: Any) -> None:
         arbiter.equip(worker)
 
     def post_fork(arbiter: ProxyArbiter, worker: Any) -> None:
         arbiter.begin_worker()
-
-    def child_exit(arbiter: ProxyArbiter, worker: Any) -> None:
-        arbiter.retire_row(worker)
 
     return {
         "wsgi_app": APPLICATION,
@@ -54,7 +50,6 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         "worker_connections": options.worker_connections,
         "timeout": _WORKER_TIMEOUT,
         "graceful_timeout": math.ceil(options.drain_timeout) + 1,
-        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
         "logger_class": "chp_gevent.logs.ProxyLogger",
         "loglevel": options.log_level,
         "errorlog": "-",
@@ -64,23 +59,7 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         "when_ready": when_ready,
         "pre_fork": pre_fork,
         "post_fork": post_fork,
-        "child_exit": child_exit,
     }
-
-
-def checked(options: Options) -> Options:
-    """Return options whose files can be used. Raises ``OptionError``."""
-    from chp_gevent import tls
-
-    for server_tls in (options.tls, options.api_tls):
-        if server_tls is not None:
-            tls.check_server_tls(server_tls)
-    tls.check_client_tls(options.proxy.client_tls)
-    if options.pid_file is not None and not os.access(Path(options.pid_file).parent, os.W_OK):
-        raise OptionError(f"--pid-file: cannot write into the folder of {options.pid_file!r}")
-    if options.proxy.error_path is not None and not Path(options.proxy.error_path).is_dir():
-        raise OptionError(f"--error-path: {options.proxy.error_path!r} is not a folder")
-    return options
 
 
 class _Server(BaseApplication):
@@ -101,8 +80,8 @@ class _Server(BaseApplication):
 
 
 def run(options: Options) -> None:
-    """Serve until stopped by a signal. Raises ``OptionError`` and ``SystemExit``."""
-    _Server(checked(options)).run()
+    """Serve until stopped by a signal. Raises ``SystemExit``."""
+    _Server(options).run()
 
 
 def _gunicorn_bind(options: Options) -> str:

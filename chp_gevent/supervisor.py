@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable
 
 from chp_gevent import logs
+from chp_gevent.backoff import Backoff
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import HEARTBEAT, Segment
 from chp_gevent.options import Options
 from chp_gevent.signals import die_with_parent, held_stop_signals, stop_by_default
+from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
 
-# A process that dies before it is ready is restarted after a pause that doubles each time,
-# up to this many seconds; one that was ready, at once.
-_LONGEST_PAUSE = 30.0
-_FIRST_PAUSE = 0.25
+# Seconds before a process that was told to stop is replaced: if that was for all of us, our own
+# signal is coming. One that dies is replaced at once, unless it has not been ready.
+_PAUSE_AFTER_STOP = 0.25
 
 # A process without a heartbeat for so many seconds hangs; it beats once a second. Before it
 # is ended, it is watched for some more.
@@ -36,9 +37,10 @@ _STOP_TIMEOUT = 7.0
 class ManagementSupervisor:
     """Keeps one management process running.
 
-    ``sockets`` are the listening sockets it serves, by name; they stay open here, so that
-    clients wait in the backlog while it is down. ``in_child`` is called in the child first,
-    to drop what belongs to the arbiter.
+    The arbiter reaps all children, and tells of the end of this one by :meth:`note_end`.
+    ``tls`` are the contexts that the process inherits. ``sockets`` are the listening sockets it
+    serves, by name; they stay open here, so that clients wait in the backlog while it is down.
+    ``in_child`` is called in the child first, to drop what belongs to the arbiter.
 
     Attributes:
         pid: of the process, or None while there is none.
@@ -47,6 +49,7 @@ class ManagementSupervisor:
     def __init__(
         self,
         options: Options,
+        tls: TlsContexts,
         segment: Segment,
         journal: Journal,
         sockets: dict[str, list[socket.socket]],
@@ -54,28 +57,33 @@ class ManagementSupervisor:
     ) -> None:
         self.pid: int | None = None
         self._options = options
+        self._tls = tls
         self._segment = segment
         self._journal = journal
         self._sockets = sockets
         self._in_child = in_child
         self._ready_fd: int | None = None
         self._was_ready = False
-        self._failures = 0
-        self._not_before = 0.0
+        self._starts = Backoff()
         self._stopping = False
-        self._ended_well = False
+        self._is_renewed = False
         self._suspected_at: float | None = None
         self._arbiter_pid = os.getpid()
 
-    def start(self) -> None:
-        """Fork the management process."""
+    def _start(self) -> None:
+        """Fork the management process. Raises ``OSError``."""
         ready_read, ready_write = os.pipe()
-        with held_stop_signals():
-            pid = os.fork()
-            if pid == 0:
-                os.close(ready_read)
-                self._run_child(ready_write)
-        os.close(ready_write)
+        try:
+            with held_stop_signals():
+                pid = os.fork()
+                if pid == 0:
+                    os.close(ready_read)
+                    self._run_child(ready_write)
+        except OSError:
+            os.close(ready_read)
+            raise
+        finally:
+            os.close(ready_write)
         self.pid = pid
         self._segment.words[HEARTBEAT] = int(time.monotonic() * 1000)
         self._ready_fd = ready_read
@@ -96,6 +104,7 @@ class ManagementSupervisor:
             run(
                 ManagementContext(
                     options=self._options,
+                    tls=self._tls,
                     segment=self._segment,
                     journal=self._journal,
                     sockets=self._sockets,
@@ -134,16 +143,24 @@ class ManagementSupervisor:
         os.close(self._ready_fd)
         self._ready_fd = None
         if self._was_ready:
-            self._failures = 0
+            self._starts.succeeded()
 
     def supervise(self) -> None:
-        """Restart the process if it has died or hangs; called often, from the arbiter's loop."""
-        if self._was_ready and not self._stopping:
+        """Start the process if there is none, end it if it hangs; called often by the arbiter."""
+        if self._stopping:
+            return
+        self._look_whether_ready()
+        if self._was_ready:
             self._end_if_hanging()
-        if self.pid is not None and self._has_died(self.pid):
-            self._note_death()
-        if self.pid is None and not self._stopping and time.monotonic() >= self._not_before:
-            self.start()
+        if self.pid is None and self._starts.is_over:
+            try:
+                self._start()
+            except OSError as error:
+                pause = self._starts.failed()
+                reason = error.strerror or error
+                log.error(
+                    "cannot start the management process: %s; trying again in %g s", reason, pause
+                )
 
     def _end_if_hanging(self) -> None:
         now = time.monotonic()
@@ -159,50 +176,51 @@ class ManagementSupervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
-    def _has_died(self, pid: int) -> bool:
-        self._look_whether_ready()
-        try:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            return True  # gunicorn's waitpid(-1) was quicker
-        self._ended_well = status == 0
-        return ended == pid
+    def renew(self, tls: TlsContexts) -> None:
+        """Have these contexts used from now on; by the process there is, too, if it has any."""
+        self._tls = tls
+        if tls.api is not None and self.pid is not None:
+            self._is_renewed = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
-    def _note_death(self) -> None:
+    def note_end(self, status: int) -> None:
+        """Take note that the process has ended, with this status of ``waitpid``."""
+        self._look_whether_ready()
         pid, self.pid = self.pid, None
         if self._ready_fd is not None:
             os.close(self._ready_fd)
             self._ready_fd = None
         if self._stopping:
             return
-        if self._was_ready and self._ended_well:
-            # Somebody told it to stop; if that was for all of us, our own signal is coming.
-            pause = _FIRST_PAUSE
+        if self._is_renewed:
+            self._is_renewed = False
+        elif self._was_ready and status == 0:
+            self._starts.wait(_PAUSE_AFTER_STOP)
             log.info("management process (pid %s) was stopped; starting another", pid)
         elif self._was_ready:
-            pause = 0.0
             log.error("management process (pid %s) died; restarting it", pid)
         else:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures)
-            self._failures += 1
-            log.error("management process (pid %s) could not start; trying again", pid)
-        self._not_before = time.monotonic() + pause
+            pause = self._starts.failed()
+            log.error(
+                "management process (pid %s) could not start; trying again in %g s", pid, pause
+            )
 
     def restart_no_more(self) -> None:
         """Let the process end if it ends: the server is stopping."""
         self._stopping = True
 
-    def stop(self, *, graceful: bool) -> None:
-        """Stop the process and wait for its end."""
+    def stop(self, reap: Callable[[], None], *, graceful: bool) -> None:
+        """Stop the process and wait for its end, which ``reap`` tells of."""
         self.restart_no_more()
         if self.pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM if graceful else signal.SIGQUIT)
         deadline = time.monotonic() + (_STOP_TIMEOUT if graceful else 1.0)
-        while not self._has_died(self.pid):
+        while self.pid is not None:
             if time.monotonic() > deadline:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.02)
-        self.pid = None
+            reap()

@@ -1,17 +1,20 @@
 """TLS contexts, built from options as Node builds them for CHP.
 
-The contexts must be built in the process that uses them, after gevent has patched ``ssl``
-there: patching replaces the classes. So nothing here keeps an ``ssl`` object, and ``ssl`` is
-imported when a function runs. The arbiter builds contexts only to check the options.
+The arbiter builds them, at the start and at a reload, and its children inherit them: a worker
+that replaces a dead one has the certificates of the others, whatever the files hold by then, and
+all workers resume each other's TLS sessions. gevent's patching replaces the classes of ``ssl``.
+So nothing here keeps an ``ssl`` object, and ``ssl`` is imported when a function runs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chp_gevent.options import (
     ClientTlsOptions,
     OptionError,
+    Options,
     ServerTlsOptions,
     passphrase_variable,
 )
@@ -49,6 +52,30 @@ _PROTOCOLS = {
 }
 _LEGACY_PROTOCOLS = ("TLSv1", "TLSv1_1")
 _SECURITY_LEVEL_0 = "@SECLEVEL=0"
+
+
+@dataclass(frozen=True)
+class TlsContexts:
+    """The contexts of one server, with what was in its files when they were read.
+
+    Attributes:
+        public: towards clients of the proxy; None for plain TCP.
+        api: towards clients of the API; None for plain TCP.
+        targets: towards ``https`` targets.
+    """
+
+    public: ssl.SSLContext | None
+    api: ssl.SSLContext | None
+    targets: ssl.SSLContext
+
+
+def read_contexts(options: Options) -> TlsContexts:
+    """Read all files of certificates and keys. Raises OptionError."""
+    return TlsContexts(
+        public=server_context(options.tls) if options.tls is not None else None,
+        api=server_context(options.api_tls) if options.api_tls is not None else None,
+        targets=client_context(options.proxy.client_tls),
+    )
 
 
 def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
@@ -110,16 +137,6 @@ def client_context(options: ClientTlsOptions) -> ssl.SSLContext:
         missing = "key" if options.cert else "cert"
         raise OptionError(f"{prefix}-{missing}: must be given with the other one of the two")
     return context
-
-
-def check_server_tls(options: ServerTlsOptions) -> None:
-    """Check at start what every worker will load; raises OptionError as `server_context` does."""
-    server_context(options)
-
-
-def check_client_tls(options: ClientTlsOptions) -> None:
-    """Check at start what every worker will load; raises OptionError as `client_context` does."""
-    client_context(options)
 
 
 def describe_failure(error: OSError) -> str:

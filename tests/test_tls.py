@@ -20,8 +20,6 @@ from cryptography.hazmat.primitives import serialization
 
 from chp_gevent.options import ClientTlsOptions, OptionError, ServerTlsOptions
 from chp_gevent.tls import (
-    check_client_tls,
-    check_server_tls,
     client_context,
     describe_failure,
     server_context,
@@ -305,7 +303,7 @@ def test_the_version_can_be_pinned(
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:ssl.OP_NO_:DeprecationWarning")
 def test_old_versions_need_security_level_0(ours: Authority) -> None:
-    message = refusal(lambda: check_server_tls(ours.server(protocol="TLSv1_1")))
+    message = refusal(lambda: server_context(ours.server(protocol="TLSv1_1")))
     assert message == (
         "--ssl-protocol: 'TLSv1_1' works in OpenSSL 3 only with --ssl-ciphers that contain "
         "@SECLEVEL=0"
@@ -319,7 +317,7 @@ def test_old_versions_need_security_level_0(ours: Authority) -> None:
 
 @pytest.mark.parametrize("name", ["SSLv3", "SSLv2_method", "tls", "TLSv1_4", "TLSv1_2_client"])
 def test_versions_that_there_are_not_are_refused(ours: Authority, name: str) -> None:
-    message = refusal(lambda: check_server_tls(ours.server(protocol=name)))
+    message = refusal(lambda: server_context(ours.server(protocol=name)))
     assert message.startswith(f"--ssl-protocol: '{name}' is not one of SSLv23, TLS, ")
 
 
@@ -370,7 +368,7 @@ def test_suites_of_tls_1_3_alone_mean_tls_1_3_alone(ours: Authority) -> None:
 def test_cipher_suites_that_can_not_be_spoken_are_refused(
     ours: Authority, fields: dict[str, object], message: str
 ) -> None:
-    assert refusal(lambda: check_server_tls(ours.server(**fields))) == message
+    assert refusal(lambda: server_context(ours.server(**fields))) == message
 
 
 def der(tag: int, content: bytes) -> bytes:
@@ -417,18 +415,18 @@ def test_encrypted_keys_are_opened_with_the_passphrase(
     assert connect(server_context(options), client_context(ours.client())).works
 
     variable = f"CONFIGPROXY_{prefix[2:].replace('-', '_').upper()}_KEY_PASSPHRASE"
-    message = refusal(lambda: check_server_tls(replace(options, passphrase=None)))
+    message = refusal(lambda: server_context(replace(options, passphrase=None)))
     assert message == f"{prefix}-key: {key!r} is encrypted, and {variable} is not set"
-    message = refusal(lambda: check_server_tls(replace(options, passphrase="closed")))
+    message = refusal(lambda: server_context(replace(options, passphrase="closed")))
     assert message == (
         f"{prefix}-key: {key!r} can't be decrypted with the passphrase in {variable}"
     )
-    message = refusal(lambda: check_client_tls(ClientTlsOptions(key, cert)))
+    message = refusal(lambda: client_context(ClientTlsOptions(key, cert)))
     assert message == f"--client-ssl-key: {key!r} is encrypted, and there is no passphrase for it"
 
 
 def test_a_passphrase_for_a_key_that_is_not_encrypted_does_no_harm(ours: Authority) -> None:
-    check_server_tls(ours.server(passphrase="needless"))
+    server_context(ours.server(passphrase="needless"))
 
 
 MALFORMED = b"-----BEGIN %s-----\nAAAA\n-----END %s-----\n"
@@ -456,22 +454,22 @@ def test_unusable_files_are_named_with_their_flag(
 ) -> None:
     path = str(ours.folder / "missing.pem") if content is None else ours.write("x.pem", content)
     options = ours.server(**{field: path})
-    assert refusal(lambda: check_server_tls(options)).startswith(message.format(path=path))
+    assert refusal(lambda: server_context(options)).startswith(message.format(path=path))
 
 
 def test_a_folder_is_no_certificate(ours: Authority) -> None:
-    message = refusal(lambda: check_server_tls(ours.server(ca=str(ours.folder))))
+    message = refusal(lambda: server_context(ours.server(ca=str(ours.folder))))
     assert message.endswith("can't be read: Is a directory")
 
 
 def test_the_key_of_another_certificate_is_refused(ours: Authority) -> None:
     key, _ = ours.issue()
     options = ours.server(key=key, flag_prefix="--api-ssl")
-    assert refusal(lambda: check_server_tls(options)) == (
+    assert refusal(lambda: server_context(options)) == (
         f"--api-ssl-key: {key!r} is not the key of --api-ssl-cert {options.cert!r}"
     )
     client = ours.client(key=key, cert=options.cert)
-    assert refusal(lambda: check_client_tls(client)) == (
+    assert refusal(lambda: client_context(client)) == (
         f"--client-ssl-key: {key!r} is not the key of --client-ssl-cert {options.cert!r}"
     )
 
@@ -481,10 +479,10 @@ def test_a_key_and_a_certificate_belong_together(ours: Authority, missing: str) 
     key, cert = ours.issue()
     half = {"key": key, "cert": cert, missing: None}
     reason = "must be given with the other one of the two"
-    message = refusal(lambda: check_server_tls(ServerTlsOptions(**half)))  # type: ignore[arg-type]
+    message = refusal(lambda: server_context(ServerTlsOptions(**half)))  # type: ignore[arg-type]
     assert message == f"--ssl-{missing}: {reason}"
     client = ours.client(**half)
-    assert refusal(lambda: check_client_tls(client)) == f"--client-ssl-{missing}: {reason}"
+    assert refusal(lambda: client_context(client)) == f"--client-ssl-{missing}: {reason}"
 
 
 def test_failures_without_a_tls_reason_are_described() -> None:
@@ -513,8 +511,8 @@ from chp_gevent.options import ClientTlsOptions, ServerTlsOptions
 key, cert, ca, name = sys.argv[1:]
 server_options = ServerTlsOptions(key, cert, ca=ca, request_cert=True, protocol="TLSv1_2")
 client_options = ClientTlsOptions(key, cert, ca)
-tls.check_server_tls(server_options)
-tls.check_client_tls(client_options)
+tls.server_context(server_options)
+tls.client_context(client_options)
 from gevent import monkey
 monkey.patch_all()
 import gevent, gevent.socket

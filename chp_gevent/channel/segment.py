@@ -37,6 +37,8 @@ HEADER_WORDS: Final = (
     "fresh_slot",
     # When the management process was last seen at work: monotonic clock, milliseconds.
     "heartbeat",
+    # 1 once the whole server stops: nobody serves meanwhile, so workers wait for less.
+    "stopping",
 )
 GENERATION: Final = HEADER_WORDS.index("generation")
 EPOCH: Final = HEADER_WORDS.index("epoch")
@@ -46,6 +48,7 @@ BASE_OFFSET: Final = HEADER_WORDS.index("base_offset_0")
 END: Final = HEADER_WORDS.index("end_0")
 FRESH_SLOT: Final = HEADER_WORDS.index("fresh_slot")
 HEARTBEAT: Final = HEADER_WORDS.index("heartbeat")
+STOPPING: Final = HEADER_WORDS.index("stopping")
 
 ROW_WORDS: Final = (
     # Counters: they only grow, also when a new worker continues the row of a dead one.
@@ -63,6 +66,7 @@ ROW_WORDS: Final = (
     "open_connections",
     "open_tunnels",
     "accepting",  # 1 while the worker takes new connections
+    "came_up",  # 1 once it has taken, or could have taken, a connection
 )
 REQUESTS_WEB: Final = ROW_WORDS.index("requests_web")
 REQUESTS_WS: Final = ROW_WORDS.index("requests_ws")
@@ -77,6 +81,7 @@ PID: Final = ROW_WORDS.index("pid")
 OPEN_CONNECTIONS: Final = ROW_WORDS.index("open_connections")
 OPEN_TUNNELS: Final = ROW_WORDS.index("open_tunnels")
 ACCEPTING: Final = ROW_WORDS.index("accepting")
+CAME_UP: Final = ROW_WORDS.index("came_up")
 
 GAUGES: Final = (OPEN_CONNECTIONS, OPEN_TUNNELS, ACCEPTING)
 

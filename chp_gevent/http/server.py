@@ -18,6 +18,7 @@ from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
+from gevent.event import Event
 from greenlet import greenlet
 
 from chp_gevent.http.acceptor import Acceptor
@@ -30,9 +31,6 @@ from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-# How often, in seconds, whoever waits for the last connection looks whether it has ended.
-_JOIN_POLL = 0.05
 
 
 class _ConnectionGreenlet(greenlet):
@@ -82,6 +80,8 @@ class HTTPServer:
         self._hub = gevent.get_hub()
         self._connections: set[ClientConnection] = set()
         self._base_environ = base_environ(settings)
+        # Set when a connection or a tunnel ends while the server drains.
+        self._ended = Event()
         self._acceptor = Acceptor(sockets, self._accepted, self._hub.loop, hooks)
         interval = settings.sweep_interval
         self._sweeper = self._hub.loop.timer(interval, interval)
@@ -111,14 +111,16 @@ class HTTPServer:
             connection.expire_soon(now)
             connection.check(now)
 
-    def join(self, seconds: float) -> bool:
-        """Wait until no connection and no tunnel is open; False if that takes too long."""
+    def join(self, seconds: float, *, tunnels: bool = True) -> bool:
+        """Wait until no connection is open; False if that takes too long.
+
+        ``tunnels`` says whether to wait for tunnels too, which may last for days.
+        """
         deadline = time.monotonic() + seconds
-        while self.busy:
-            left = deadline - time.monotonic()
-            if left <= 0:
+        while self.busy if tunnels else self._connections:
+            self._ended.clear()
+            if not self._ended.wait(deadline - time.monotonic()):
                 return False
-            gevent.sleep(min(_JOIN_POLL, left))
         return True
 
     @property
@@ -192,6 +194,8 @@ class HTTPServer:
         """Take note that a connection or a tunnel has ended."""
         self._acceptor.set_full(self._is_full())
         self._acceptor.end_pause()
+        if self.draining:
+            self._ended.set()
 
     def _is_full(self) -> bool:
         return self.busy >= self.settings.max_connections

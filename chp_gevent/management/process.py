@@ -1,7 +1,7 @@
 """The management process: what the arbiter forks beside the workers.
 
-This module is imported in the arbiter, so it imports nothing that must be patched by gevent
-first; all the rest is imported after the fork.
+The arbiter imports this module before gevent patches anything, so it imports nothing that must
+be patched first; all the rest is loaded by ``preloading``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from chp_gevent import logs
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options
-from chp_gevent.patching import plugins_read_once
+from chp_gevent.patching import patch_child
+from chp_gevent.tls import TlsContexts
 
 # Signals that mean something to the arbiter only; they reach us when a whole group gets them.
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGPIPE")
@@ -29,6 +30,7 @@ class ManagementContext:
 
     Attributes:
         options: the options of the server.
+        tls: the contexts that the arbiter built from them.
         segment: the shared segment; its last row is the management process's.
         journal: the journal on that segment.
         sockets: listening sockets by ``api`` and ``metrics``.
@@ -38,6 +40,7 @@ class ManagementContext:
     """
 
     options: Options
+    tls: TlsContexts
     segment: Segment
     journal: Journal
     sockets: dict[str, list[socket.socket]]
@@ -57,10 +60,7 @@ def run(context: ManagementContext) -> NoReturn:
     status = os.EX_SOFTWARE
     try:
         _forget_signal_handlers()
-        from gevent import monkey
-
-        with plugins_read_once():
-            monkey.patch_all()
+        patch_child()
         import gevent
 
         gevent.reinit()

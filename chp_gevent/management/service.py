@@ -28,7 +28,6 @@ from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed
 from chp_gevent.management.serving import ManagementHooks, WholeBodies, server_settings
 from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.management.stores import Store, StoreError, open_store
-from chp_gevent.tls import server_context
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish after SIGTERM."""
@@ -130,8 +129,7 @@ class ManagementService:
 
     def _api_server(self, listeners: list[socket.socket]) -> HTTPServer:
         api = Api(self._routes, self._options.auth_token, self._row, self._log)
-        api_tls = self._options.api_tls
-        tls = server_context(api_tls) if api_tls is not None else None
+        tls = self._context.tls.api
         hooks = ManagementHooks("API", self._log, self._row)
         return HTTPServer(WholeBodies(api), server_settings(listeners, tls), listeners, hooks)
 

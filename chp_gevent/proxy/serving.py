@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import resource
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 
-from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, STATUS
+from chp_gevent.channel.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STATUS
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.section import WireError
@@ -18,7 +19,6 @@ from chp_gevent.http.wire import RequestHead
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.proxy.fairness import FairShare
 from chp_gevent.proxy.redirect import Redirect
-from chp_gevent.tls import server_context
 
 # Descriptors that are not connections: listeners, event loop, journal, log, resolver …
 _OTHER_DESCRIPTORS = 48
@@ -31,8 +31,8 @@ _REDIRECT_IDLE_TIMEOUT = 5
 _REDIRECT_TIMEOUT = 60.0
 
 
-def server_settings(options: Options) -> ServerSettings:
-    """Return the settings of a worker's server. Raises ``OptionError`` (TLS files)."""
+def server_settings(options: Options, tls: ssl.SSLContext | None) -> ServerSettings:
+    """Return the settings of a worker's server."""
     proxy = options.proxy
     return ServerSettings(
         limits=proxy.limits,
@@ -40,7 +40,7 @@ def server_settings(options: Options) -> ServerSettings:
         idle_timeout=proxy.keep_alive_timeout,
         client_timeout=proxy.timeout,
         application_timeout=proxy.proxy_timeout,
-        tls=server_context(options.tls) if options.tls is not None else None,
+        tls=tls,
         trusted_proxies=proxy.trusted_proxies,
         multiprocess=options.workers > 1,
         server_name=getattr(options.listen, "ip", "") or "localhost",
@@ -111,6 +111,7 @@ class WorkerHooks(ServerHooks):
     def on_accepting(self, accepting: bool) -> None:
         """See ``ServerHooks``."""
         self._row[ACCEPTING] = accepting
+        self._row[CAME_UP] = 1
 
     def pause_before_accepting(self) -> float:
         """See ``ServerHooks``."""

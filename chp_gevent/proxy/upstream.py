@@ -6,6 +6,7 @@ Imported in workers only, after monkey patching.
 from __future__ import annotations
 
 import queue
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 
-from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.target import Target, parse_target
 from chp_gevent.proxy.target_connection import (
     CONNECT_TIMEOUT,
@@ -22,7 +22,6 @@ from chp_gevent.proxy.target_connection import (
     TLSTargetConnection,
     UnixTargetConnection,
 )
-from chp_gevent.tls import client_context
 
 # Idle connections kept per target and worker, and for how many seconds. Node keeps 256, but with
 # 1,000 requests at once those that connect anew cost three times as much as those that don't.
@@ -132,14 +131,17 @@ class UnixTargetPool(_PoolMixin, HTTPConnectionPool):
 
 
 class Upstream:
-    """All targets of a worker and the pools of connections to them."""
+    """All targets of a worker and the pools of connections to them.
 
-    def __init__(self, options: ProxyOptions) -> None:
+    ``tls`` is the context of connections to ``https`` targets.
+    """
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
         self._manager = PoolManager(
             num_pools=10_000,
             timeout=CONNECT_TIMEOUT,
             retries=False,
-            ssl_context=client_context(options.client_tls),
+            ssl_context=tls,
         )
         self._manager.pool_classes_by_scheme = {
             "http": TargetPool,

@@ -1,29 +1,59 @@
 """The gunicorn worker: the life of one process of the data plane.
 
-This module is imported by the arbiter, so it imports at its top nothing that must be
-monkey-patched first; everything else comes in :meth:`ProxyWorker.load_wsgi`.
+The arbiter imports this module before gevent patches anything, so it imports nothing at its top
+that must be patched first.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from gunicorn.workers import base
 from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.workers.workertmp import WorkerTmp
 
 from chp_gevent import allocator, logs
 from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.segment import GENERATION, PID, STARTS, Segment, reset_gauges
+from chp_gevent.channel.segment import (
+    ACCEPTING,
+    CAME_UP,
+    GENERATION,
+    PID,
+    STARTS,
+    STOPPING,
+    Segment,
+    reset_gauges,
+)
 from chp_gevent.options import Options
-from chp_gevent.patching import plugins_read_once
+from chp_gevent.patching import patch_child
+from chp_gevent.tls import TlsContexts
+
+log = logging.getLogger("chp_gevent.server")
 
 # How often, in seconds, a worker tells the arbiter that it lives and looks for changes.
 HEARTBEAT = 1.0
+# How often, in seconds, a worker that drains looks whether the whole server stops.
+_DRAIN_LOOK = 0.25
 # Heartbeats after which it gives memory back.
 TRIM_BEATS = 30
+
+
+class MemoryHeartbeat(WorkerTmp):
+    """gunicorn's heartbeat of a worker, without a file system that may be full or read-only."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._tmp = os.fdopen(os.memfd_create("worker-heartbeat"), "w+b", 0)
+
+
+# gunicorn has no setting for this.
+if hasattr(os, "memfd_create"):
+    base.WorkerTmp = MemoryHeartbeat
 
 
 class ProxyWorker(GeventWorker):
@@ -34,41 +64,67 @@ class ProxyWorker(GeventWorker):
 
     Attributes:
         row_index: the worker's row in the segment; set by the arbiter before the fork.
+        row: that row.
         requests_before: requests in that row before this worker; the arbiter's to use.
+        is_noted: whether the arbiter has seen that it accepts; the arbiter's to use, too.
         beats: heartbeats so far.
     """
 
     row_index: int = 0
+    row: memoryview[int]
     beats: int = 0
     requests_before: int = 0
     # The server that redirects to HTTPS, if there is one.
     redirect: Any = None
     redirect_sockets: Sequence[socket.socket] = ()
+    is_noted: bool = False
     # Set when the worker is to stop, once it serves.
     _stopping: Any = None
 
     def equip(
         self,
         options: Options,
+        tls: TlsContexts,
         segment: Segment,
         journal: Journal,
         row: int,
-        redirect_sockets: Sequence[socket.socket] = (),
+        redirect_sockets: Sequence[socket.socket],
     ) -> None:
         """Take what the arbiter shares with this worker; called before the fork."""
         self.options = options
+        self.tls = tls
         self.segment = segment
         self.journal = journal
         self.row_index = row
         self.redirect_sockets = redirect_sockets
+        self.row = segment.row(row)
+        self.row[ACCEPTING] = self.row[CAME_UP] = 0
+
+    @property
+    def came_up(self) -> bool:
+        """Whether the worker has begun to accept connections; for the arbiter."""
+        return bool(self.row[CAME_UP])
+
+    def init_process(self) -> None:
+        """Serve; leave with gunicorn's status for workers that can't boot, after one line."""
+        try:
+            super().init_process()
+        except Exception as error:
+            if self.booted:
+                raise
+            log.error("worker could not start: %s: %s", type(error).__name__, error)
+            log.debug("Traceback of that error", exc_info=error)
+            sys.exit(self.boot_error)
+
+    # What the arbiter's WORKER_BOOT_ERROR is.
+    boot_error = 3
 
     def patch(self) -> None:
-        """Patch the standard library for gevent, and make the sockets gevent's."""
-        with plugins_read_once():
-            super().patch()
+        """Finish what ``preloading`` has begun; the sockets are only accepted from."""
+        patch_child()
 
     def load_wsgi(self) -> None:
-        """Build the data plane, then load the application that wraps it, if any does."""
+        """Build the data plane, then take the application that wraps it, if any does."""
         from chp_gevent.channel.subscriber import Subscriber
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
@@ -79,11 +135,11 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.routing.table import Route, RouteTable
 
         allocator.keep_read_buffers()
-        row = self.segment.row(self.row_index)
+        row = self.row
         reset_gauges(row)
         row[PID] = os.getpid()
         row[STARTS] += 1
-        self.upstream = upstream = Upstream(self.options.proxy)
+        self.upstream = upstream = Upstream(self.tls.targets)
 
         def retire(route: Route) -> None:
             upstream.retire(route.target)
@@ -105,7 +161,8 @@ class ProxyWorker(GeventWorker):
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
         hooks = WorkerHooks(row, self._other_rows())
-        self.server = HTTPServer(app, server_settings(self.options), self.sockets, hooks)
+        settings = server_settings(self.options, self.tls.public)
+        self.server = HTTPServer(app, settings, self.sockets, hooks)
         upgrades.server = self.server
         if self.redirect_sockets:
             self.redirect = redirect_server(self.options, self.redirect_sockets)
@@ -132,16 +189,38 @@ class ProxyWorker(GeventWorker):
             server.drain()
         for sock in (*self.sockets, *self.redirect_sockets):
             sock.close()
-        deadline = time.monotonic() + self.options.drain_timeout
-        while (left := deadline - time.monotonic()) > 0:
-            self._beat()
-            if all(server.join(min(HEARTBEAT, left)) for server in servers):
-                break
-        if busy := sum(server.busy for server in servers):
-            self.log.warning("%d connections cut off after the drain timeout", busy)
+        self._drain()
+        self._log_what_is_cut_off()
         for server in servers:
             server.stop()
         self.upstream.close()
+
+    def _drain(self) -> None:
+        """Wait for requests in flight, and for tunnels as long as other workers serve.
+
+        When the whole server stops, tunnels would keep everybody out for as long as one is
+        open: they are closed with the last request. A server may begin to stop while this
+        worker drains because of a reload.
+        """
+        deadline = time.monotonic() + self.options.reload_drain_timeout
+        stops = False
+        while (left := deadline - time.monotonic()) > 0:
+            if not stops and self.segment.words[STOPPING]:
+                stops = True
+                deadline = min(deadline, time.monotonic() + self.options.drain_timeout)
+                continue
+            self._beat()
+            if self.server.join(min(_DRAIN_LOOK, left), tunnels=not stops) and (
+                self.redirect is None or self.redirect.join(min(_DRAIN_LOOK, left))
+            ):
+                break
+
+    def _log_what_is_cut_off(self) -> None:
+        tunnels = len(self.server.tunnels)
+        if tunnels and self.segment.words[STOPPING] and not self.server.open_connections:
+            log.info("%d WebSockets closed, since the server stops", tunnels)
+        elif self.server.busy:
+            log.warning("%d connections cut off after the drain timeout", self.server.busy)
 
     def handle_exit(self, signal_number: int, frame: Any) -> None:
         """Stop, and not at the next heartbeat only (SIGTERM)."""

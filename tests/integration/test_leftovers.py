@@ -19,7 +19,7 @@ def heartbeat_files(pid: int) -> list[str]:
     for name in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):
             links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
-    return [link for link in links if "wgunicorn-" in link]
+    return [link for link in links if "worker-heartbeat" in link]
 
 
 def worker(proxy: Proxy) -> int:

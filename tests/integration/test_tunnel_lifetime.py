@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import signal
@@ -14,7 +15,7 @@ import requests
 
 from tests.integration import processes
 from tests.integration.server import Proxy, free_ports
-from tests.peers import Exchange, RawClient, RawTarget, get, wait_until
+from tests.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
 from tests.peers.upgrades import echo, receive, switched, switched_client
 
 StartProxy = Callable[..., Proxy]
@@ -68,33 +69,107 @@ def test_a_reload_keeps_tunnels_and_opens_new_ones_on_new_workers(start_proxy: S
 
 
 @pytest.mark.ours
-def test_a_stop_waits_for_tunnels_and_ends_with_the_last_one(start_proxy: StartProxy) -> None:
-    with RawTarget(switched(echo)) as target:
-        proxy = start_proxy(workers=2)
+def test_a_stop_closes_tunnels_with_the_last_request(start_proxy: StartProxy) -> None:
+    go = threading.Event()
+    with (
+        RawTarget(switched(echo)) as target,
+        RawTarget(stalled(go, then=response(b"done"))) as slow,
+    ):
+        proxy = start_proxy(workers=1)
         proxy.api.add("/", target.url)
-        with switched_client(proxy.client(), "/") as client:
+        proxy.api.add("/slow", slow.url)
+        with switched_client(proxy.client(), "/") as tunnel, proxy.client() as client:
+            client.send(get("/slow"))
+            slow.wait_for_requests(1)
             proxy.signal(signal.SIGTERM)
             wait_until(lambda: refuses_connections(proxy), 5, "no new connections")
             for number in range(3):
-                assert says_back(client, f"still here {number}")
+                assert says_back(tunnel, f"still here {number}")
+            go.set()
+            assert client.read_response().body == b"done"
+            client.close()
+            tunnel.assert_closed(SOON + 1)
+            target.wait_for_connections(0, SOON)
         assert proxy.wait(timeout=5) == 0
 
 
 @pytest.mark.ours
-def test_a_stop_waits_for_tunnels_no_longer_than_the_drain_timeout(
-    start_proxy: StartProxy,
-) -> None:
+def test_a_stop_with_nothing_but_idle_tunnels_takes_no_time(start_proxy: StartProxy) -> None:
     with RawTarget(switched(echo)) as target:
-        proxy = start_proxy("--drain-timeout", "1")
+        proxy = start_proxy("--drain-timeout", "60", workers=2)
         proxy.api.add("/", target.url)
         with switched_client(proxy.client(), "/") as client:
             assert says_back(client, "hello")
             stopped = time.monotonic()
             proxy.signal(signal.SIGTERM)
             client.assert_closed(5)
-            assert 0.9 < time.monotonic() - stopped < 3
-            target.wait_for_connections(0, SOON)
+            assert proxy.wait(timeout=5) == 0
+            assert time.monotonic() - stopped < 5
+
+
+@pytest.mark.ours
+def test_a_stop_ends_a_worker_that_drains_because_of_a_reload(start_proxy: StartProxy) -> None:
+    with RawTarget(switched(echo)) as target:
+        proxy = start_proxy()
+        proxy.api.add("/", target.url)
+        with switched_client(proxy.client(), "/") as client:
+            old = proxy.worker_of(client)
+            proxy.signal(signal.SIGHUP)
+            wait_until(lambda: is_served_by_another(proxy, {old}), 10, "a new worker")
+            proxy.signal(signal.SIGTERM)
+            client.assert_closed(5)
         assert proxy.wait(timeout=5) == 0
+
+
+@pytest.mark.ours
+def test_a_reload_keeps_tunnels_for_longer_than_the_drain_timeout(
+    start_proxy: StartProxy,
+) -> None:
+    with RawTarget(switched(echo)) as target:
+        proxy = start_proxy("--drain-timeout", "0.2", "--reload-drain-timeout", "2")
+        proxy.api.add("/", target.url)
+        with switched_client(proxy.client(), "/") as client:
+            old = proxy.worker_of(client)
+            proxy.signal(signal.SIGHUP)
+            wait_until(lambda: is_served_by_another(proxy, {old}), 10, "a new worker")
+            drains_since = time.monotonic()
+            while time.monotonic() - drains_since < 1:
+                assert says_back(client, "still here")
+            client.assert_closed(5)
+            assert time.monotonic() - drains_since > 1.5
+
+
+@pytest.mark.ours
+def test_of_too_many_draining_workers_the_oldest_is_ended(start_proxy: StartProxy) -> None:
+    with RawTarget(switched(echo)) as target:
+        proxy = start_proxy("--max-draining", "1")
+        proxy.api.add("/", target.url)
+        clients: list[RawClient] = []
+        workers: set[int] = set()
+        for _ in range(3):
+            wait_until(lambda: is_served_by_another(proxy, workers), 10, "a new worker")
+            clients.append(switched_client(proxy.client(), "/"))
+            workers.add(proxy.worker_of(clients[-1]))
+            if len(clients) < 3:
+                proxy.signal(signal.SIGHUP)
+        clients[0].assert_closed(5)
+        proxy.wait_for_log(r"too many workers drain \(--max-draining\)")
+        for client in clients[1:]:
+            assert says_back(client, "still here")
+            client.close()
+
+
+@pytest.mark.ours
+def test_a_worker_that_somebody_stops_is_replaced_while_it_drains(start_proxy: StartProxy) -> None:
+    with RawTarget(switched(echo)) as target:
+        proxy = start_proxy()
+        proxy.api.add("/", target.url)
+        with switched_client(proxy.client(), "/") as client:
+            old = proxy.worker_of(client)
+            os.kill(old, signal.SIGTERM)
+            wait_until(lambda: is_served_by_another(proxy, {old}), 10, "a new worker")
+            assert says_back(client, "still here")
+            assert old in proxy.tree()
 
 
 def refuses_connections(proxy: Proxy) -> bool:
@@ -242,3 +317,23 @@ def test_a_thousand_tunnels_leave_no_descriptor_behind(start_proxy: StartProxy) 
         before = wait_until(lambda: processes.open_descriptors(worker), 1, "a number")
         open_and_end(1000)
         wait_until(lambda: processes.open_descriptors(worker) <= before, 5, "no descriptor left")
+
+
+@pytest.mark.ours
+def test_a_tunnel_is_activity_on_its_path_when_the_route_was_deleted_and_added_again(
+    start_proxy: StartProxy,
+) -> None:
+    with RawTarget(switched(echo)) as target:
+        proxy = start_proxy()
+        proxy.api.add("/user/ada", target.url)
+        with switched_client(proxy.client(), "/user/ada/ws") as client:
+            assert proxy.api.remove("/user/ada") == 204
+            proxy.api.add("/user/other", target.url)
+            proxy.api.add("/user/ada", target.url)
+            added = proxy.api.routes()["/user/ada"]["last_activity"]
+
+            def is_noted() -> bool:
+                assert says_back(client, "data")
+                return bool(proxy.api.routes()["/user/ada"]["last_activity"] > added)
+
+            wait_until(is_noted, 5, "the activity of the tunnel")

@@ -122,6 +122,8 @@ def _run(options: Options, log_path: str) -> None:
     from chp_gevent.channel.journal import Journal
     from chp_gevent.channel.segment import Segment
     from chp_gevent.logs import LineHandler
+    from chp_gevent.preloading import load_code
+    from chp_gevent.tls import read_contexts
 
     log = logging.getLogger("chp_gevent")
     log.addHandler(LineHandler(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)))
@@ -132,11 +134,15 @@ def _run(options: Options, log_path: str) -> None:
     _say(listening={name: each[0].getsockname()[1] for name, each in sockets.items()})
     segment = Segment(rows=4, routes=1000)
     journal = Journal(segment)
+    load_code()
+    tls = read_contexts(options)
     for _ in sys.stdin:
-        _supervise(options, segment, journal, sockets, log)
+        _supervise(options, tls, segment, journal, sockets, log)
 
 
-def _supervise(options: Options, segment: Any, journal: Any, sockets: Any, log: Any) -> None:
+def _supervise(
+    options: Options, tls: Any, segment: Any, journal: Any, sockets: Any, log: Any
+) -> None:
     ready_read, ready_write = os.pipe()
     parent = os.getpid()
     pid = os.fork()
@@ -144,7 +150,7 @@ def _supervise(options: Options, segment: Any, journal: Any, sockets: Any, log: 
         os.close(ready_read)
         from chp_gevent.management.process import ManagementContext, run
 
-        run(ManagementContext(options, segment, journal, sockets, log, ready_write, parent))
+        run(ManagementContext(options, tls, segment, journal, sockets, log, ready_write, parent))
     os.close(ready_write)
     _say(forked=pid)
     _say(ready=os.read(ready_read, 1) == b"1")

@@ -20,6 +20,7 @@ from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.app import ProxyApplication
 from chp_gevent.proxy.upstream import Upstream
 from chp_gevent.routing.table import Route, RouteTable
+from chp_gevent.tls import client_context
 from tests.peers import RawTarget, chunked, response, then_close
 from tests.peers.raw_target import Exchange
 
@@ -36,7 +37,7 @@ class Server:
         segment = Segment(rows=1, routes=10)
         self.row = segment.row(0)
         self.table = RouteTable()
-        self.upstream = Upstream(options)
+        self.upstream = Upstream(client_context(options.client_tls))
         subscriber = Subscriber(segment, Journal(segment), self.table)
         self.app: Any = ProxyApplication(
             options, self.table, subscriber, segment, self.row, self.upstream, no_upgrade

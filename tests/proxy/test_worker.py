@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
+from chp_gevent.channel.segment import HEADER_WORDS
 from chp_gevent.proxy import worker as module
 from chp_gevent.proxy.worker import ProxyWorker
 
@@ -20,6 +21,8 @@ class IdleServer:
     """A server without connections."""
 
     busy = 0
+    tunnels = ()
+    open_connections = 0
     drained = False
 
     def start(self) -> None:
@@ -29,7 +32,7 @@ class IdleServer:
         """Note that the worker stops."""
         self.drained = True
 
-    def join(self, timeout: float) -> bool:
+    def join(self, timeout: float, *, tunnels: bool) -> bool:
         """Nothing is in flight."""
         return True
 
@@ -44,7 +47,10 @@ class BeatingWorker(ProxyWorker):
         self.alive = True
         self.server = server
         self.sockets: list[Any] = []
-        self.options = SimpleNamespace(drain_timeout=30.0)  # type: ignore[assignment]
+        self.options = SimpleNamespace(  # type: ignore[assignment]
+            drain_timeout=30.0, reload_drain_timeout=30.0
+        )
+        self.segment = SimpleNamespace(words=[0] * len(HEADER_WORDS))  # type: ignore[assignment]
         self.upstream = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
         self.serving = threading.Event()
 

@@ -1,0 +1,42 @@
+"""The replacement of all workers by new ones, as far as it has got. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from chp_gevent.tls import TlsContexts
+
+TIMEOUT: Final = 20.0
+"""Seconds that new workers have to come up. Without them the old ones go on."""
+
+
+class Renewal:
+    """A reload that has begun.
+
+    Args:
+        old: pids of the workers that are to be replaced.
+        previous_tls: the TLS contexts that they have.
+        clock: returns monotonic time in seconds.
+
+    Attributes:
+        old: as above, those that have ended left out.
+        previous_tls: as above.
+    """
+
+    def __init__(
+        self,
+        old: frozenset[int],
+        previous_tls: TlsContexts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.old = old
+        self.previous_tls = previous_tls
+        self._clock = clock
+        self._deadline = clock() + TIMEOUT
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the new workers should have come up by now."""
+        return self._clock() > self._deadline
