@@ -222,19 +222,21 @@ class _Socket:
 
 # -- standard output and standard error
 
-_outputs: dict[tuple[int, int], Output] = {}
+# By device and inode. Standard descriptors stay open, so that neither becomes another's.
+_standard: dict[tuple[int, int], Output] = {}
 
 
-def output_to(descriptor: int) -> Output:
-    """Return the output to a descriptor; two descriptors of one pipe have the same."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return Output(descriptor)
+def standard_output(descriptor: int) -> Output:
+    """Return the output to a standard descriptor, always the same.
+
+    Standard output and standard error have one if they are one pipe, and count what is lost there
+    together.
+    """
+    status = os.fstat(descriptor)
     key = status.st_dev, status.st_ino
-    if key not in _outputs:
-        _outputs[key] = Output(descriptor)
-    return _outputs[key]
+    if key not in _standard:
+        _standard[key] = Output(descriptor)
+    return _standard[key]
 
 
 class _Unhindered(io.RawIOBase):
@@ -242,7 +244,7 @@ class _Unhindered(io.RawIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._output = output_to(descriptor)
+        self._output = standard_output(descriptor)
 
     def writable(self) -> bool:
         return True

@@ -14,7 +14,7 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-from chp_gevent.log_output import output_to, secure_standard_streams
+from chp_gevent.log_output import Output, secure_standard_streams, standard_output
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -44,9 +44,9 @@ class LineHandler(logging.Handler):
     comes before the next one, or with the next call of ``flush``, as soon as it can be written.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, output: Output | None = None) -> None:
         super().__init__()
-        self._output = output_to(descriptor)
+        self._output = output or Output(descriptor)
         colour = os.isatty(descriptor)
         self._names = {
             level: f"\x1b[{_COLOURS[name]}m{name}\x1b[39m" if colour else name
@@ -113,7 +113,7 @@ class ProxyLogger(Logger):
         super().setup(cfg)
         _look_up_less()
         level = LEVELS.get(cfg.loglevel, logging.INFO)
-        handler = LineHandler(_STDOUT)
+        handler = LineHandler(_STDOUT, standard_output(_STDOUT))
         ours = logging.getLogger("chp_gevent")
         ours.setLevel(level)
         ours.propagate = False

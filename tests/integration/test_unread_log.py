@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests.integration.processes import open_descriptors
 from tests.integration.server import CONSOLE_SCRIPT, Proxy, free_ports, start_proxy
 from tests.peers import EchoTarget, get
 from tests.peers.waiting import wait_until
@@ -163,6 +164,16 @@ def test_a_full_disk_under_the_log_holds_nobody_up() -> None:
     with EchoTarget("target") as target, started(full, "--log-level", "debug") as proxy:
         assert_it_works(proxy, target)
         assert_it_stops(proxy)
+
+
+def test_a_reload_opens_the_log_no_second_time() -> None:
+    with start_proxy(workers=2) as proxy:
+        before = open_descriptors(proxy.pid)
+        for _ in range(2):
+            old = proxy.worker_pids()
+            proxy.signal(signal.SIGHUP)
+            wait_until(lambda gone=old: not gone & set(proxy.tree()), 20, "the old workers left")  # type: ignore[misc]
+        wait_until(lambda: open_descriptors(proxy.pid) == before, 5, "as many as before")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
