@@ -10,7 +10,7 @@ processes of the server, and others, write to the same pipe, and one of them may
 What holds in any race:
 
 - A pipe is opened once more, through ``/proc/self/fd``: that makes an open file of our own, with
-  ``O_NONBLOCK``, on the same pipe. A write costs what it cost before (0.7 µs).
+  ``O_NONBLOCK``, on the same pipe. A write costs what it cost before (0.7 µs of a line's 4).
 - A pipe of another user can't be opened (a container's, whose process is not root). Then a line
   goes into a pipe of the process's own, and is moved from there with ``splice``, which has a flag
   for not waiting: 2 µs more. (``RWF_NOWAIT`` needs Linux 6.4, and stops to work on a pipe as soon
@@ -61,7 +61,7 @@ class Output:
     """A descriptor that lines are written to, without ever waiting for a reader.
 
     Attributes:
-        lost: how many texts could not be written since the last call of :meth:`forget_losses`.
+        lost: how many texts could not be written since that was told.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -74,19 +74,24 @@ class Output:
     def put(self, text: bytes) -> bool:
         """Write a text or lose it; return whether it is written. Raises nothing."""
         try:
-            self.write(text)
+            if len(text) <= self._whole:
+                self._write(text)
+            else:
+                for piece in whole_pieces(text, self._whole):
+                    self._write(piece)
         except OSError as error:
             self.lose(error)
             return False
         return True
 
-    def write(self, text: bytes) -> None:
-        """Write a text, one line or several. Raises ``OSError`` when it can't be done now."""
-        if len(text) <= self._whole:
-            self._write(text)
-        else:
-            for piece in whole_pieces(text, self._whole):
-                self._write(piece)
+    def put_losses(self, text: bytes) -> bool:
+        """Write what tells of the losses, and count from 0 again; False if that can't be done."""
+        lost = self.lost
+        if not self.put(text):
+            self.lost = lost
+            return False
+        self.lost = 0
+        return True
 
     def lose(self, error: OSError | None = None) -> None:
         """Count a text as lost; without an ``error``, for the same reason as the last one."""
@@ -109,10 +114,6 @@ class Output:
         what = "1 log line was" if self.lost == 1 else f"{self.lost} log lines were"
         seconds = int(time.monotonic() - self._lost_since) + 1
         return f"{what} dropped: {self._reason} for {seconds} s"
-
-    def forget_losses(self) -> None:
-        """Count from 0 again."""
-        self.lost = 0
 
 
 def whole_pieces(text: bytes, most: int) -> Iterator[bytes]:

@@ -65,7 +65,7 @@ class LineHandler(logging.Handler):
         if output.lost and not self._told_losses():
             output.lose()
             return False
-        return output.put(self._encoded(record))
+        return output.put((self.line(record) + "\n").encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
         """Say how many lines were dropped, if any were, and if that can be written now."""
@@ -75,17 +75,10 @@ class LineHandler(logging.Handler):
     def _told_losses(self) -> bool:
         """Write how many lines were dropped; return whether there is nothing to tell any more."""
         output = self._output
-        if output.has_losses():
-            record = {"levelno": logging.WARNING, "msg": output.losses()}
-            try:
-                output.write(self._encoded(logging.makeLogRecord(record)))
-            except OSError:
-                return False
-            output.forget_losses()
-        return True
-
-    def _encoded(self, record: logging.LogRecord) -> bytes:
-        return (self.line(record) + "\n").encode("utf-8", "backslashreplace")
+        if not output.has_losses():
+            return True
+        record = {"levelno": logging.WARNING, "msg": output.losses()}
+        return output.put_losses(self.line(logging.makeLogRecord(record)).encode() + b"\n")
 
     def line(self, record: logging.LogRecord) -> str:
         """Return the line; control characters from outside can't start a new one."""
