@@ -219,6 +219,10 @@ class Stream:
         if self.on_unread is not None:
             self.on_unread()
 
+    def callback_failed(self) -> None:
+        """End the connection, since what its arrivals caused failed unexpectedly."""
+        self.reset()
+
     def has_unread(self) -> bool:
         """Whether something, or the end, has arrived that nobody has read yet."""
         poller = get_original("select", "poll")()

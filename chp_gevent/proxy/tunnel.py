@@ -142,16 +142,18 @@ class Tunnel:
         if self.closed:
             return
         self.closed = True
-        resets = reset_watch()
-        for flow in (self.up, self._down):
-            flow.stop()
-            resets.remove(flow)
-        for flow in (self.up, self._down):
-            if reset:
-                flow.source.reset()
-            else:
-                flow.source.close()
-        self._on_closed(self)
+        try:
+            resets = reset_watch()
+            for flow in (self.up, self._down):
+                flow.stop()
+                resets.remove(flow)
+        finally:
+            for flow in (self.up, self._down):
+                if reset:
+                    flow.source.reset()
+                else:
+                    flow.source.close()
+            self._on_closed(self)
 
 
 class _Flow:
@@ -269,6 +271,10 @@ class _Flow:
         """React to an error on the source, found by reading it or told by the kernel."""
         self._tunnel.source_broke(self)
 
+    def callback_failed(self) -> None:
+        """End the tunnel, since moving its bytes failed for a reason that nobody foresaw."""
+        self._tunnel.reset()
+
     def _resume(self) -> bool:
         """Do what the flow had to wait for; return whether it may read on."""
         self._unblock()
@@ -336,7 +342,11 @@ class _Flow:
 
     def _move_on(self) -> None:
         if not self.ended and not self._tunnel.closed:
-            self.move()
+            try:
+                self.move()
+            except Exception:  # of this kind of callback the loop does not tell whose it was
+                self.callback_failed()
+                raise
 
     def _block(self, stream: Stream, event: int) -> None:
         """Wait for ``event`` on ``stream`` instead of for something to read."""

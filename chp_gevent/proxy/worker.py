@@ -56,7 +56,10 @@ class ProxyWorker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Build the data plane, then load the application that wraps it, if any does."""
+        import gevent
+
         from chp_gevent.channel.subscriber import Subscriber
+        from chp_gevent.http.mishaps import look_after
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
@@ -92,6 +95,7 @@ class ProxyWorker(GeventWorker):
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
         hooks = WorkerHooks(row, self._other_rows())
+        look_after(gevent.get_hub(), hooks.log)
         self.server = HTTPServer(app, server_settings(self.options), self.sockets, hooks)
         upgrades.server = self.server
 

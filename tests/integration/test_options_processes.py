@@ -110,20 +110,41 @@ def test_workers_is_the_number_of_proxy_processes(target: EchoTarget) -> None:
 
 
 @pytest.mark.ours
-def test_worker_connections_beyond_the_limit_wait_for_their_turn(target: EchoTarget) -> None:
-    flags = ["--worker-connections", "2", "--default-target", target.url]
-    with start_server(*flags) as proxy, ExitStack() as stack:
-        first, second = (stack.enter_context(proxy.client()) for _ in range(2))
-        for client in (first, second):
-            assert client.request(get("/")).status == 200
+def test_worker_connections_beyond_the_limit_wait_for_an_answer_to_end() -> None:
+    go_on = threading.Event()
+    with ExitStack() as stack:
+        slow = stack.enter_context(RawTarget(stalled(go_on, then=response())))
+        flags = ["--worker-connections", "2", "--default-target", slow.url]
+        proxy = stack.enter_context(start_server(*flags))
+        busy = [stack.enter_context(proxy.client()) for _ in range(2)]
+        for client in busy:
+            client.send(get("/"))
+        slow.wait_for_requests(2, complete=False)
         with proxy.client(timeout=0.3) as third:
-            third.send(get("/"))
+            third.send(get("/_chp_healthz"))
             with pytest.raises(TimeoutError):
                 third.read_response()
-            first.close()
+            go_on.set()
             third.socket.settimeout(10)
             assert third.read_response().status == 200
-        assert second.request(get("/")).status == 200
+        for client in busy:
+            assert client.read_response().status == 200
+        proxy.wait_for_log("warn: The proxy has as many connections as it may: others wait")
+
+
+@pytest.mark.ours
+def test_idle_connections_make_room_for_others(target: EchoTarget) -> None:
+    flags = ["--worker-connections", "4", "--keep-alive-timeout", "600000"]
+    with start_server(*flags, "--default-target", target.url) as proxy, ExitStack() as stack:
+        idle = [stack.enter_context(proxy.client()) for _ in range(4)]
+        for client in idle:
+            assert client.request(get("/")).status == 200
+        for _ in range(8):
+            client = stack.enter_context(proxy.client())
+            assert client.request(get("/")).status == 200
+        for client in idle:
+            client.assert_closed()
+        proxy.wait_for_log("warn: The proxy has as many connections as it may: silent ones are")
 
 
 @pytest.mark.ours
