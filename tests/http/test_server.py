@@ -410,32 +410,32 @@ def test_who_never_asks_cannot_lock_others_out(small: ServerThread, part: str) -
 
 
 def test_an_answer_is_never_cut_off_for_a_newcomer(log: logging.Logger, lines: list[str]) -> None:
-    wakers: list[Any] = []
+    wakers: dict[str, Any] = {}
 
     def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == "/slow":
-            waker = gevent.get_hub().loop.async_()
-            wakers.append(waker)
+        path = environ["PATH_INFO"]
+        if path != "/":
+            waker = wakers[path] = gevent.get_hub().loop.async_()
             gevent.get_hub().wait(waker)
         start_response("200 OK", [])
         return [b"done"]
 
     with plain_server(log, slow, max_connections=2) as server, ExitStack() as stack:
         busy = [stack.enter_context(RawClient(server.address)) for _ in range(2)]
-        for client in busy:
-            client.send(get("/slow"))
+        for number, client in enumerate(busy):
+            client.send(get(f"/{number}"))
         wait_until(lambda: len(wakers) == 2, 5, "both are being answered")
         waiting = stack.enter_context(RawClient(server.address))
         waiting.send(get("/"))
         wait_until(lambda: lines, 5, "somebody waits")
         assert not waiting.is_closed()
         assert server.run(lambda: server.server.busy) == 2
-        wakers[0].send()
+        wakers["/0"].send()
         assert busy[0].read_response().body == b"done"
         # Which is idle now; that is noticed by the next sweep.
         assert waiting.read_response().body == b"done"
         busy[0].assert_closed()
-        wakers[1].send()
+        wakers["/1"].send()
         assert busy[1].read_response().body == b"done"
     assert lines == ["warn: The test server has as many connections as it may: others wait"]
 
