@@ -211,6 +211,7 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
             max_header_size=_set(arguments.integer("--max-header-size", 256, 2**24)),
             max_headers=_set(arguments.integer("--max-headers", 1, 10_000)),
             header_timeout=_set(arguments.seconds("--header-timeout", 0.1)),
+            body_timeout=arguments.seconds("--body-timeout", 0) or None,
         ),
         trusted_proxies=arguments.parsed("--trusted-proxies", _networks),
     )

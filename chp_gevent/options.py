@@ -100,6 +100,9 @@ class LimitOptions:
     """Header fields; 431."""
     header_timeout: float = 60.0
     """Seconds from the first byte of a request to the end of its header section; 408."""
+    body_timeout: float | None = 300.0
+    """Seconds in which a client neither sends anything more of a body that is waited for nor takes
+    anything of its answer; 408, or a reset if the answer has begun. None is never."""
 
 
 @dataclass(frozen=True)

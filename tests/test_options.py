@@ -134,6 +134,7 @@ def test_ports_that_do_not_exist_are_refused(flag: str, value: str) -> None:
         (["--worker-connections", "many"], "--worker-connections: 'many' is not"),
         (["--drain-timeout", "1h"], "--drain-timeout: '1h' is not a number of seconds"),
         (["--header-timeout", "0"], "--header-timeout: '0' is not a number of seconds"),
+        (["--body-timeout", "-1"], "--body-timeout: '-1' is not a number of seconds"),
         (["--timeout", "1.5"], "--timeout: '1.5' is not a whole number"),
         (["--proxy-timeout", str(2**31)], "--proxy-timeout: '2147483648' is not"),
         (["--keep-alive-timeout", "-1"], "--keep-alive-timeout: '-1' is not"),
@@ -283,7 +284,10 @@ def test_values_for_the_data_plane(arguments: list[str], field: str, value: obje
 
 def test_limits() -> None:
     arguments = ["--max-header-size=1000", "--max-request-line=500", "--max-headers=9"]
-    assert proxy(*arguments, "--header-timeout=2.5").limits == LimitOptions(500, 1000, 9, 2.5)
+    arguments += ["--header-timeout=2.5", "--body-timeout=9"]
+    assert proxy(*arguments).limits == LimitOptions(500, 1000, 9, 2.5, 9.0)
+    assert proxy().limits.body_timeout == 300
+    assert proxy("--body-timeout", "0").limits.body_timeout is None
 
 
 def test_processes() -> None:

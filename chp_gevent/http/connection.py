@@ -92,6 +92,8 @@ class ClientConnection:
         "_environ",
         "_greenlet",
         "_headers",
+        "_position",
+        "_position_since",
         "_server",
         "_state",
         "_status",
@@ -124,6 +126,9 @@ class ClientConnection:
         self._server = server
         self._environ = environ
         self._greenlet: Any = None
+        # How far the client had come in what it sends or takes, when that was seen first.
+        self._position: Any = None
+        self._position_since = NEVER
         self._buffer = b""
         self._state = _FRESH
         self._status = ""
@@ -463,13 +468,30 @@ class ClientConnection:
             error, self._wait_error = self._wait_error, None
             if error is not None:
                 self.abort(error)
-        elif (
-            self._state is _BUSY
-            and self._server.settings.interrupts
-            and self.stream.peer_has_finished()
-        ):
+        elif self._state is _BUSY:
+            self._look_after_client(now)
+
+    def _look_after_client(self, now: float) -> None:
+        """Give up a client that has left, or that stands still in the middle of a body."""
+        settings = self._server.settings
+        if settings.interrupts and self.stream.peer_has_finished():
             # Behind a body that is not being read: no event announces that.
             self.abort(ClientGone())
+            return
+        timeout = settings.limits.body_timeout
+        body, taken, sent = self.body, self.stream.write_position(), None
+        if not body.complete and self.stream.is_reading:
+            sent = body.arrivals
+        if timeout is None or (taken is None and sent is None):
+            self._position = None  # nobody waits for the client
+        elif self._position != (body, taken, sent):
+            self._position, self._position_since = (body, taken, sent), now
+        elif now - self._position_since >= timeout:
+            if taken is None:
+                self.abort(WireError("the body of the request stopped coming", 408))
+            else:
+                self.stream.reset_on_close()
+                self.abort(ClientGone())
 
     def limit_wait(self, seconds: float | None, error: BaseException | None = None) -> None:
         """Have ``error`` raised where the application waits, unless called again in time."""

@@ -8,13 +8,12 @@ small objects.
 from __future__ import annotations
 
 import contextlib
-import random
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from gevent import get_hub
 
+from chp_gevent.http.socket_options import prepare_tunnel
 from chp_gevent.http.stream import READ, WRITE, Stream
 from chp_gevent.proxy.resets import reset_watch
 from chp_gevent.proxy.splice import splicer
@@ -31,18 +30,6 @@ LONG = 16384
 # Reads of what a side had sent before it broke: up to 1 MiB, without waiting for more.
 LAST_READS = 16
 LAST_READ_SIZE = 65536
-
-# A peer that vanished is noticed after two to three silent minutes (the kernel's default is
-# more than two hours), and entries of NAT gateways are kept alive. Each socket has timers of
-# its own: the probes of 10,000 tunnels that opened together, sent together, overflowed a
-# queue of the kernel, and 1,200 living peers were taken for dead.
-SOCKET_OPTIONS = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, range(1, 2)),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, range(1, 2)),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, range(30, 61)),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, range(10, 21)),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, range(6, 7)),
-)
 
 
 class Tunnel:
@@ -88,7 +75,7 @@ class Tunnel:
     def start(self) -> None:
         """Pass the early bytes on and begin to listen to both sides."""
         for flow in (self.up, self._down):
-            _set_options(flow.source)
+            prepare_tunnel(flow.source.sock)
         self.up.start()
         if not self.closed:
             self._down.start()
@@ -360,10 +347,3 @@ class _Flow:
         self._blocked.close()
         self._blocked = None
         self.source.watch(self.move)
-
-
-def _set_options(stream: Stream) -> None:
-    if stream.sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):
-            for level, option, values in SOCKET_OPTIONS:
-                stream.sock.setsockopt(level, option, random.choice(values))
