@@ -487,11 +487,11 @@ class ClientConnection:
         elif self._position != (body, taken, sent):
             self._position, self._position_since = (body, taken, sent), now
         elif now - self._position_since >= timeout:
-            if taken is None:
-                self.abort(WireError("the body of the request stopped coming", 408))
-            else:
+            if self._status == "sent" or taken is not None:
                 self.stream.reset_on_close()
                 self.abort(ClientGone())
+            else:
+                self.abort(WireError("the body of the request stopped coming", 408))
 
     def limit_wait(self, seconds: float | None, error: BaseException | None = None) -> None:
         """Have ``error`` raised where the application waits, unless called again in time."""

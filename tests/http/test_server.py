@@ -275,7 +275,7 @@ def test_an_upgrade_whose_client_leaves_before_it_begins_leaves_nothing(
 ) -> None:
     with plain_server(log, never_taken) as server, RawClient(server.address) as client:
         client.send(get("/"))
-        client.source.pieces(1)
+        assert b"".join(client.source.pieces(1)) == bytes(1)
         wait_until(lambda: server.server.busy == 1, 5, "the connection")
         client.half_close()
 
