@@ -224,6 +224,11 @@ class _Flow:
         assert pipe is not None
         try:
             size = pipe.receive(self.source.sock)
+        except BlockingIOError:
+            # Urgent data, mostly: readable, but not for splice(2).
+            self.source.watch(self.move)
+            self.move()
+            return
         except OSError as error:
             self._received_nothing(error)
             return

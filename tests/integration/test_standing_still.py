@@ -135,6 +135,12 @@ def narrow_client(proxy: Proxy) -> RawClient:
     return client
 
 
+def read_on(client: RawClient) -> None:
+    """Read to the end of the connection."""
+    while client.socket.recv(MEGABYTE):
+        pass
+
+
 def test_a_client_that_takes_nothing_more_is_given_up(bulky: Proxy) -> None:
     with narrow_client(bulky) as client:
         client.send(get(f"/?size={40 * MEGABYTE}"))
@@ -149,8 +155,7 @@ def test_a_client_that_takes_nothing_more_is_given_up(bulky: Proxy) -> None:
         )
         assert time.monotonic() - started >= SHORT / 2
         with pytest.raises(ConnectionResetError):
-            while client.socket.recv(MEGABYTE):
-                pass
+            read_on(client)
 
 
 def test_a_client_that_takes_little_by_little_is_waited_for(bulky: Proxy) -> None:
