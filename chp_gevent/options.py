@@ -61,6 +61,14 @@ def passphrase_variable(flag_prefix: str) -> str:
     return f"CONFIGPROXY{flag_prefix.replace('-', '_')[1:].upper()}_KEY_PASSPHRASE"
 
 
+SECRET_VARIABLES = (
+    "CONFIGPROXY_AUTH_TOKEN",
+    passphrase_variable("--ssl"),
+    passphrase_variable("--api-ssl"),
+)
+"""The environment variables with secrets."""
+
+
 @dataclass(frozen=True)
 class ClientTlsOptions:
     """TLS towards targets (``--client-ssl-*``, ``--insecure``)."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
 
+from chp_gevent import option_parsing
 from chp_gevent.cli import parse
 from chp_gevent.options import (
     ClientTlsOptions,
@@ -59,9 +59,9 @@ def test_defaults_of_the_usage_text_are_those_of_the_classes() -> None:
 def test_there_are_as_many_workers_as_usable_cpus_but_at_most_8(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
+    monkeypatch.setattr(option_parsing, "usable_cpus", lambda: 3)
     assert options().workers == 3
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(option_parsing, "usable_cpus", lambda: 64)
     assert options().workers == 8
     assert options("--workers", "12").workers == 12
 

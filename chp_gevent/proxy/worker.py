@@ -17,6 +17,7 @@ from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import GENERATION, PID, STARTS, Segment, reset_gauges
 from chp_gevent.options import Options
 from chp_gevent.patching import plugins_read_once
+from chp_gevent.privileges import forget_environment, without_secrets
 
 # How often, in seconds, a worker tells the arbiter that it lives and looks for changes.
 HEARTBEAT = 1.0
@@ -44,7 +45,7 @@ class ProxyWorker(GeventWorker):
 
     def equip(self, options: Options, segment: Segment, journal: Journal, row: int) -> None:
         """Take what the arbiter shares with this worker; called before the fork."""
-        self.options = options
+        self.options = without_secrets(options)
         self.segment = segment
         self.journal = journal
         self.row_index = row
@@ -68,6 +69,8 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
 
+        forget_environment(self.cfg.env_orig)
+        self.journal.give_up_writing()
         allocator.keep_read_buffers()
         row = self.segment.row(self.row_index)
         reset_gauges(row)

@@ -254,3 +254,27 @@ def test_the_token_of_the_api_comes_from_the_environment() -> None:
         for pid in proxy.tree():
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
             assert b"s3cret" not in command
+
+
+@pytest.mark.ours
+def test_workers_have_no_token_and_a_journal_that_they_only_read() -> None:
+    token = "a-token-to-look-for"
+    passphrase = {"CONFIGPROXY_API_SSL_KEY_PASSPHRASE": "a-passphrase-to-look-for"}
+    with start_server("--workers", "2", token=token, env=passphrase) as proxy:
+        assert proxy.api.routes() == {}, "the management process has it"
+        wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
+        for worker in proxy.worker_pids():
+            wait_until(lambda pid=worker: _is_frugal(pid), 10, "it has given up what it can")
+        proxy.api.add("/a", "http://127.0.0.1:1")
+        assert proxy.get("/a").status == 503, "and it follows the table"
+
+
+def _is_frugal(pid: int) -> bool:
+    if b"-to-look-for" in Path(f"/proc/{pid}/environ").read_bytes():
+        return False
+    flags = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        if "chp-gevent-journal" in os.readlink(f"/proc/{pid}/fd/{name}"):
+            lines = Path(f"/proc/{pid}/fdinfo/{name}").read_text(encoding="ascii").splitlines()
+            flags += [int(line.split()[1], 8) for line in lines if line.startswith("flags:")]
+    return len(flags) == 2 and all(flag & os.O_ACCMODE == os.O_RDONLY for flag in flags)
