@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -124,17 +123,6 @@ def bulky(large: LargeBodyTarget) -> Iterator[Proxy]:
         yield proxy
 
 
-def narrow_client(proxy: Proxy) -> RawClient:
-    """Return a client whose kernel takes little more than it reads."""
-    client = RawClient.__new__(RawClient)
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-    sock.settimeout(10)
-    sock.connect(proxy.address)
-    client.socket = sock
-    return client
-
-
 def read_on(client: RawClient) -> None:
     """Read to the end of the connection."""
     while client.socket.recv(MEGABYTE):
@@ -142,7 +130,7 @@ def read_on(client: RawClient) -> None:
 
 
 def test_a_client_that_takes_nothing_more_is_given_up(bulky: Proxy) -> None:
-    with narrow_client(bulky) as client:
+    with RawClient(bulky.address, narrow=True) as client:
         client.send(get(f"/?size={40 * MEGABYTE}"))
         client.socket.recv(100)
         worker = bulky.worker_of(client)
@@ -159,12 +147,12 @@ def test_a_client_that_takes_nothing_more_is_given_up(bulky: Proxy) -> None:
 
 
 def test_a_client_that_takes_little_by_little_is_waited_for(bulky: Proxy) -> None:
-    with narrow_client(bulky) as client:
+    with RawClient(bulky.address, narrow=True) as client:
         client.send(get(f"/?size={40 * MEGABYTE}"))
         # Far less than what has to leave the socket's buffer before more can be written.
         for _ in range(12):
             PAUSE.wait(SHORT / 4)
-            left = 8192
+            left = 4096
             while left:
                 left -= len(client.socket.recv(left))
         assert bulky.worker_of(client)
