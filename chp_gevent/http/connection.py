@@ -28,7 +28,7 @@ from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.environ import request_environ
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.room import Silence
+from chp_gevent.http.room import Turn, turn
 from chp_gevent.http.section import WireError
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.tls_stream import TLSStream
@@ -512,16 +512,16 @@ class ClientConnection:
             grace = self._server.settings.drain_grace
             self.deadline = min(self.deadline, now + grace)
 
-    def silence(self) -> Silence | None:
-        """Return how long the client has been silent, None while it is being answered."""
+    def turn(self, now: float) -> Turn | None:
+        """Return when the connection is closed for others; None while it is being answered."""
         state = self._state
         if state is _BUSY:
             return None
         settings = self._server.settings
         if state is _IDLE:
-            return Silence(self.deadline - settings.idle_timeout, proven=True)
+            return turn(self.deadline - settings.idle_timeout, now, proven=True)
         patience = _LINGER_SECONDS if state is _CLOSING else settings.limits.header_timeout
-        return Silence(self.deadline - patience, proven=False)
+        return turn(self.deadline - patience, now, proven=False)
 
     def make_room(self) -> bool:
         """Close the connection for the sake of another one, unless a request has just come."""

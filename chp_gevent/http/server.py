@@ -25,7 +25,7 @@ from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer, is_trusted
-from chp_gevent.http.room import Candidate, first_to_go
+from chp_gevent.http.room import Turn, first_to_go
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream
@@ -86,7 +86,7 @@ class HTTPServer:
         self._base_environ = base_environ(settings)
         self._acceptor = Acceptor(sockets, self._accepted, self._make_room, self._hub.loop, hooks)
         # Whom to close next when the server is full; never older than one sweep.
-        self._first_to_go: list[Candidate] = []
+        self._first_to_go: list[tuple[Turn, ClientConnection]] = []
         interval = settings.sweep_interval
         self._sweeper = self._hub.loop.timer(interval, interval)
 
@@ -225,11 +225,14 @@ class HTTPServer:
 
         Asked by the acceptor when the server is full and somebody waits.
         """
+        now = self.clock()
         if not self._first_to_go:
-            self._first_to_go = first_to_go(self._connections, self.clock())
+            self._first_to_go = first_to_go(self._connections, now)
         while self._first_to_go:
-            connection, silence = self._first_to_go.pop()
-            if connection.silence() == silence and connection.make_room():
+            (_, since), connection = self._first_to_go.pop()
+            turn = connection.turn(now)
+            # Or it has asked for something meanwhile.
+            if turn is not None and turn[1] == since and connection.make_room():
                 return True
         return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chp_gevent.http.room import MOST, Silence, first_to_go
+from chp_gevent.http.room import MOST, Turn, first_to_go, turn
 
 NOW = 1000.0
 
@@ -11,19 +11,18 @@ class Connection:
     """A connection that has been silent for ``seconds``; None while it is being answered."""
 
     def __init__(self, seconds: float | None, *, proven: bool = True) -> None:
-        self._silence = None if seconds is None else Silence(NOW - seconds, proven)
+        self._seconds, self._proven = seconds, proven
 
-    def silence(self) -> Silence | None:
-        return self._silence
-
-    def make_room(self) -> bool:
-        raise AssertionError("nobody is closed here")
+    def turn(self, now: float) -> Turn | None:
+        return (
+            None if self._seconds is None else turn(now - self._seconds, now, proven=self._proven)
+        )
 
 
 def order(*connections: Connection) -> list[int]:
     """Return the numbers of those that go, in that order."""
-    chosen = [candidate.connection for candidate in first_to_go(connections, NOW)]
-    return [connections.index(each) for each in reversed(chosen)]  # type: ignore[arg-type]
+    chosen = [connection for _, connection in first_to_go(connections, NOW)]
+    return [connections.index(each) for each in reversed(chosen)]
 
 
 def test_the_longest_idle_goes_first() -> None:
@@ -46,6 +45,10 @@ def test_who_has_never_asked_though_there_was_time_goes_before_who_may_ask_again
 
 def test_newcomers_go_when_there_is_nobody_else() -> None:
     assert order(Connection(0.1, proven=False), Connection(0.5, proven=False)) == [1, 0]
+
+
+def test_equally_silent_ones_go_in_any_order() -> None:
+    assert sorted(order(Connection(1), Connection(1), Connection(1))) == [0, 1, 2]
 
 
 def test_some_are_chosen_at_once() -> None:
