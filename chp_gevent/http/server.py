@@ -137,13 +137,13 @@ class HTTPServer:
 
     def stop(self) -> None:
         """Cut off what is still open."""
-        for tunnel in list(self.tunnels):
+        cuts = [tunnel.abort for tunnel in self.tunnels]
+        cuts += [connection.stream.reset for connection in self._connections]
+        for cut in cuts:
             try:
-                tunnel.abort()
+                cut()
             except Exception as error:
                 self.hooks.on_crash(None, error)
-        for connection in list(self._connections):
-            connection.stream.reset()
 
     def sweep(self) -> None:
         """Renew what depends on the time, and give up who took too long; from the hub only."""
