@@ -19,6 +19,7 @@ from gevent.event import Event
 from chp_gevent import logs
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
 from chp_gevent.channel.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
+from chp_gevent.http.mishaps import look_after
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
@@ -60,6 +61,7 @@ class ManagementService:
 
         SIGINT, SIGQUIT and the end of the arbiter end the process from within.
         """
+        look_after(gevent.get_hub(), self._log)
         self._watch_signals()
         self._row = take_management_row(self._segment)
         self._restarted = self._row[STARTS] > 1

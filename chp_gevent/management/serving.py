@@ -22,18 +22,21 @@ from chp_gevent.options import LimitOptions
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body; 413."""
 
-HEAD_LIMITS = LimitOptions(max_request_line=16 * 1024, max_header_size=32 * 1024)
-"""Node, too, answers 431 to heads of more than 16 KiB."""
+HEAD_LIMITS = LimitOptions(
+    max_request_line=16 * 1024, max_header_size=32 * 1024, header_timeout=10.0
+)
+"""Node, too, answers 431 to heads of more than 16 KiB. A hub sends a head in one piece, as soon as
+it has connected; who has not done so after 10 seconds is no hub."""
 
 MAX_CONNECTIONS = 1000
-"""Open connections of one server; more wait in the backlog. Never more than a quarter of the
-descriptors that the process may have: no server can take them from the others."""
+"""Open connections of one server; for more, silent ones are closed. Never more than a quarter of
+the descriptors that the process may have: no server can take them from the others."""
 
 IDLE_TIMEOUT = 5
 """Seconds that are announced for a connection without a request: Node's value."""
 
 REQUEST_TIMEOUT = 60.0
-"""Seconds for each of a request's head, its body, and the reading of the answer."""
+"""Seconds for each of a request's body and the reading of the answer."""
 
 
 def server_settings(

@@ -113,9 +113,9 @@ class WorkerHooks(ServerHooks):
         self._row[ACCEPTING] = accepting
         self._row[CAME_UP] = 1
 
-    def pause_before_accepting(self) -> float:
+    def pause_before_accepting(self, full: bool) -> float:
         """See ``ServerHooks``."""
-        return self._share.pause()
+        return self._share.pause(full)
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
         """See ``ServerHooks``."""

@@ -32,6 +32,7 @@ from chp_gevent.channel.segment import (
 )
 from chp_gevent.options import Options
 from chp_gevent.patching import patch_child
+from chp_gevent.privileges import forget_environment, without_secrets
 from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
@@ -91,7 +92,7 @@ class ProxyWorker(GeventWorker):
         redirect_sockets: Sequence[socket.socket],
     ) -> None:
         """Take what the arbiter shares with this worker; called before the fork."""
-        self.options = options
+        self.options = without_secrets(options)
         self.tls = tls
         self.segment = segment
         self.journal = journal
@@ -125,7 +126,10 @@ class ProxyWorker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Build the data plane, then take the application that wraps it, if any does."""
+        import gevent
+
         from chp_gevent.channel.subscriber import Subscriber
+        from chp_gevent.http.mishaps import look_after
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
@@ -134,6 +138,8 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
 
+        forget_environment(self.cfg.env_orig)
+        self.journal.give_up_writing()
         allocator.keep_read_buffers()
         row = self.row
         reset_gauges(row)
@@ -161,6 +167,7 @@ class ProxyWorker(GeventWorker):
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
         hooks = WorkerHooks(row, self._other_rows())
+        look_after(gevent.get_hub(), hooks.log)
         settings = server_settings(self.options, self.tls.public)
         self.server = HTTPServer(app, settings, self.sockets, hooks)
         upgrades.server = self.server

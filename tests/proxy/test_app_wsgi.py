@@ -10,6 +10,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
+import gevent
 import pytest
 
 from chp_gevent.channel.journal import Journal
@@ -212,6 +213,20 @@ def test_a_body_that_ends_too_early_never_passes_for_a_whole_one(
     server.call(environ("/next"))
     assert [request.target for request in target.requests] == ["/", "/next"]
     assert target.requests[0].connection != target.requests[1].connection
+
+
+class Broken(io.BytesIO):
+    """An input that fails for a reason that nobody foresaw."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise RuntimeError("no input")
+
+
+def test_a_body_that_cannot_be_read_ends_the_request(server: Server, target: RawTarget) -> None:
+    asked = environ(REQUEST_METHOD="POST", CONTENT_LENGTH="5", **{"wsgi.input": Broken()})
+    with gevent.Timeout(10), pytest.raises(RuntimeError, match="no input"):
+        server.call(asked)
+    target.wait_for_connections(0)
 
 
 @pytest.mark.parametrize(
