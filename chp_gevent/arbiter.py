@@ -24,6 +24,7 @@ from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from chp_gevent import logs
 from chp_gevent.backoff import Backoff
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import (
@@ -106,6 +107,8 @@ class ProxyArbiter(Arbiter):
             self.tls = read_contexts(options)
             self._load_application()
             undo.pop_all()
+        # Clients come here too: it is the workers' to serve.
+        self.redirect_sockets = self.sockets.pop("redirect", [])
         self.LISTENERS = gunicorn_sock.create_sockets(
             self.cfg, self.log, [listener.detach() for listener in public]
         )
@@ -126,7 +129,7 @@ class ProxyArbiter(Arbiter):
     def _open_sockets(
         self, undo: contextlib.ExitStack
     ) -> tuple[list[socket.socket], dict[str, list[socket.socket]]]:
-        """Return the listening sockets for clients, and those of the management process."""
+        """Return the listening sockets for clients, and the other ones by what they are for."""
         options = self.options
 
         def opened(address: Address, flags: str) -> list[socket.socket]:
@@ -162,6 +165,10 @@ class ProxyArbiter(Arbiter):
             self.stop(False)
             sys.exit(1)
         options = self.options
+        if options.redirect is not None:
+            port = self.redirect_sockets[0].getsockname()[1]
+            to_port = options.redirect.to_port
+            log.info("Added HTTP to HTTPS redirection from %s to %s", port, to_port)
         scheme = "https" if options.tls else "http"
         default = options.default_target or "(no default)"
         log.info("Proxying %s://%s to %s", scheme, described(options.listen), default)
@@ -188,6 +195,7 @@ class ProxyArbiter(Arbiter):
                 self._attempt("looking after hanging workers", self.murder_workers)
                 self._attempt("starting workers", self.manage_workers)
                 self._attempt("looking after the management process", self.management.supervise)
+                logs.tell_losses()
         except (StopIteration, KeyboardInterrupt):
             self.halt()
         except HaltServer as end:
@@ -261,7 +269,9 @@ class ProxyArbiter(Arbiter):
         row = next((i for i in range(self.segment.rows - 1) if i not in used), None)
         if row is None:
             raise RuntimeError(f"there are {len(used)} workers already, draining ones included")
-        worker.equip(self.options, self.tls, self.segment, self._journal, row)
+        worker.equip(
+            self.options, self.tls, self.segment, self._journal, row, self.redirect_sockets
+        )
         worker.requests_before = self._requests(row)
 
     def _requests(self, row_index: int) -> int:
@@ -298,7 +308,7 @@ class ProxyArbiter(Arbiter):
             worker.tmp.close()
 
     def _drop_in_management(self) -> None:
-        for listener in self.LISTENERS:
+        for listener in (*self.LISTENERS, *self.redirect_sockets):
             listener.close()
         for worker in (*self.WORKERS.values(), *self.draining.values()):
             worker.tmp.close()
@@ -480,6 +490,7 @@ class ProxyArbiter(Arbiter):
         self.management.restart_no_more()
         self.WORKERS.update(self.draining)
         self.draining.clear()
+        close_listeners(self.redirect_sockets, unlink=True)
         super().stop(graceful)
         self.management.stop(self.reap_workers, graceful=graceful)
         for listeners in self.sockets.values():

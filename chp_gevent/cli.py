@@ -111,6 +111,8 @@ Processes and limits:
   --max-header-size BYTES          Larger header sections are answered 431. [default: 65536]
   --max-headers N                  More header fields are answered 431. [default: 128]
   --header-timeout SECONDS         Time to receive a header section, else 408. [default: 60]
+  --body-timeout SECONDS           Give up a client that sends nothing more of a body, or takes
+                                   nothing more of an answer; 0 is never. [default: 300]
 """
 
 

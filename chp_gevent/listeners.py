@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 
+from chp_gevent.http.socket_options import prepare_listener
 from chp_gevent.options import Address, OptionError, UnixAddress
 
 # What is wrong with an address and not with its port.
@@ -106,6 +107,7 @@ def _listening(
 ) -> socket.socket:
     """Have ``listener`` listen; close it if it can't."""
     try:
+        prepare_listener(listener)
         listener.bind(address)
         listener.listen(backlog)
         listener.setblocking(False)

@@ -1,7 +1,11 @@
-"""Log lines in CHP's form, on standard output: ``HH:MM:SS.mmm [ConfigProxy] info: …``."""
+"""Log lines in CHP's form, on standard output: ``HH:MM:SS.mmm [ConfigProxy] info: …``.
+
+No line is worth waiting for: see ``log_output``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -9,6 +13,8 @@ import time
 from typing import Any
 
 from gunicorn.glogging import Logger
+
+from chp_gevent.log_output import Output, secure_standard_streams, standard_output
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -25,17 +31,22 @@ _NAMES = {
 }
 _COLOURS = {"debug": 34, "info": 32, "warn": 33, "error": 31}
 
+_STDOUT = 1
+
 
 class LineHandler(logging.Handler):
     """Writes each record as one line with one ``write(2)``.
 
     ``logging.StreamHandler`` takes 13 µs a line under gevent (a lock, strftime, two layers of
     files), this 4; and adding a route, which should cost what it costs Node, logs three.
+
+    Lines that can't be written at once are dropped and counted. The count is a line itself, which
+    comes before the next one, or with the next call of ``flush``, as soon as it can be written.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, output: Output | None = None) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._output = output or Output(descriptor)
         colour = os.isatty(descriptor)
         self._names = {
             level: f"\x1b[{_COLOURS[name]}m{name}\x1b[39m" if colour else name
@@ -50,12 +61,24 @@ class LineHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Write a record; a log that can't be written to is no reason to stop serving."""
-        line = self.line(record) + "\n"
-        try:
-            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
-        except OSError:
+        output = self._output
+        if output.lost and not self._told_losses():
+            output.lose()
             return False
-        return True
+        return output.put((self.line(record) + "\n").encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Say how many lines were dropped, if any were, and if that can be written now."""
+        if self._output.lost:
+            self._told_losses()
+
+    def _told_losses(self) -> bool:
+        """Write how many lines were dropped; return whether there is nothing to tell any more."""
+        output = self._output
+        if not output.has_losses():
+            return True
+        record = {"levelno": logging.WARNING, "msg": output.losses()}
+        return output.put_losses(self.line(logging.makeLogRecord(record)).encode() + b"\n")
 
     def line(self, record: logging.LogRecord) -> str:
         """Return the line; control characters from outside can't start a new one."""
@@ -79,10 +102,11 @@ class ProxyLogger(Logger):
 
     def setup(self, cfg: Any) -> None:
         """Configure logging of the whole server; also called on a reload."""
+        secure_standard_streams()
         super().setup(cfg)
         _look_up_less()
         level = LEVELS.get(cfg.loglevel, logging.INFO)
-        handler = LineHandler(sys.stdout.fileno())
+        handler = LineHandler(_STDOUT, standard_output(_STDOUT))
         ours = logging.getLogger("chp_gevent")
         ours.setLevel(level)
         ours.propagate = False
@@ -91,6 +115,20 @@ class ProxyLogger(Logger):
         self.error_log.setLevel(
             logging.INFO if level == logging.DEBUG else max(level, logging.WARNING)
         )
+
+
+def tell_losses() -> None:
+    """Log how many lines were dropped, if any; each process calls this once a second."""
+    for handler in logging.getLogger("chp_gevent").handlers:
+        handler.flush()
+
+
+def finish() -> None:
+    """Have the last lines written, where a process ends without Python's own end."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
 
 
 def _look_up_less() -> None:

@@ -1,8 +1,7 @@
-"""From the values of a command line to validated `Options`. No I/O."""
+"""From the values of a command line to validated `Options`. No I/O, but a count of the CPUs."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
 from chp_gevent.command_line import CommandLine
+from chp_gevent.cpus import usable_cpus
 from chp_gevent.options import (
     Address,
     ClientTlsOptions,
@@ -213,6 +213,7 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
             max_header_size=_set(arguments.integer("--max-header-size", 256, 2**24)),
             max_headers=_set(arguments.integer("--max-headers", 1, 10_000)),
             header_timeout=_set(arguments.seconds("--header-timeout", 0.1)),
+            body_timeout=arguments.seconds("--body-timeout", 0) or None,
         ),
         trusted_proxies=arguments.parsed("--trusted-proxies", _networks),
     )
@@ -311,7 +312,7 @@ def _statsd_prefix(value: str) -> str:
 
 
 def _default_workers() -> int:
-    return min(len(os.sched_getaffinity(0)), _MOST_DEFAULT_WORKERS)
+    return min(usable_cpus(), _MOST_DEFAULT_WORKERS)
 
 
 def _notices(arguments: CommandLine, parsed: Options) -> Iterator[Notice]:

@@ -61,6 +61,14 @@ def passphrase_variable(flag_prefix: str) -> str:
     return f"CONFIGPROXY{flag_prefix.replace('-', '_')[1:].upper()}_KEY_PASSPHRASE"
 
 
+SECRET_VARIABLES = (
+    "CONFIGPROXY_AUTH_TOKEN",
+    passphrase_variable("--ssl"),
+    passphrase_variable("--api-ssl"),
+)
+"""The environment variables with secrets."""
+
+
 @dataclass(frozen=True)
 class ClientTlsOptions:
     """TLS towards targets (``--client-ssl-*``, ``--insecure``)."""
@@ -100,6 +108,9 @@ class LimitOptions:
     """Header fields; 431."""
     header_timeout: float = 60.0
     """Seconds from the first byte of a request to the end of its header section; 408."""
+    body_timeout: float | None = 300.0
+    """Seconds in which a client neither sends anything more of a body that is waited for nor takes
+    anything of its answer; 408, or a reset if the answer has begun. None is never."""
 
 
 @dataclass(frozen=True)

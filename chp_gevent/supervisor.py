@@ -8,10 +8,10 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 
+from chp_gevent import logs
 from chp_gevent.backoff import Backoff
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import HEARTBEAT, Segment
@@ -119,8 +119,7 @@ class ManagementSupervisor:
             log.error("management process failed: %r", error)
             log.debug("traceback of that error", exc_info=error)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            logs.finish()
             # Not sys.exit: the arbiter's frames below this one must not run here.
             os._exit(status)
 

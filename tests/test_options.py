@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
 
+from chp_gevent import option_parsing
 from chp_gevent.cli import parse
 from chp_gevent.options import (
     ClientTlsOptions,
@@ -59,9 +59,9 @@ def test_defaults_of_the_usage_text_are_those_of_the_classes() -> None:
 def test_there_are_as_many_workers_as_usable_cpus_but_at_most_8(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
+    monkeypatch.setattr(option_parsing, "usable_cpus", lambda: 3)
     assert options().workers == 3
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(option_parsing, "usable_cpus", lambda: 64)
     assert options().workers == 8
     assert options("--workers", "12").workers == 12
 
@@ -134,6 +134,7 @@ def test_ports_that_do_not_exist_are_refused(flag: str, value: str) -> None:
         (["--worker-connections", "many"], "--worker-connections: 'many' is not"),
         (["--drain-timeout", "1h"], "--drain-timeout: '1h' is not a number of seconds"),
         (["--header-timeout", "0"], "--header-timeout: '0' is not a number of seconds"),
+        (["--body-timeout", "-1"], "--body-timeout: '-1' is not a number of seconds"),
         (["--timeout", "1.5"], "--timeout: '1.5' is not a whole number"),
         (["--proxy-timeout", str(2**31)], "--proxy-timeout: '2147483648' is not"),
         (["--keep-alive-timeout", "-1"], "--keep-alive-timeout: '-1' is not"),
@@ -275,6 +276,11 @@ def test_switches(flag: str, field: str, value: bool) -> None:
             "trusted_proxies",
             (ip_network("10.0.0.0/8"), ip_network("::1/128")),
         ),
+        (
+            ["--trusted-proxies", "::ffff:10.0.0.0/104,::ffff:192.0.2.1,::ffff:0:0/96,::/0"],
+            "trusted_proxies",
+            tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.1/32", "0.0.0.0/0", "::/0"))),
+        ),
     ],
 )
 def test_values_for_the_data_plane(arguments: list[str], field: str, value: object) -> None:
@@ -283,7 +289,10 @@ def test_values_for_the_data_plane(arguments: list[str], field: str, value: obje
 
 def test_limits() -> None:
     arguments = ["--max-header-size=1000", "--max-request-line=500", "--max-headers=9"]
-    assert proxy(*arguments, "--header-timeout=2.5").limits == LimitOptions(500, 1000, 9, 2.5)
+    arguments += ["--header-timeout=2.5", "--body-timeout=9"]
+    assert proxy(*arguments).limits == LimitOptions(500, 1000, 9, 2.5, 9.0)
+    assert proxy().limits.body_timeout == 300
+    assert proxy("--body-timeout", "0").limits.body_timeout is None
 
 
 def test_processes() -> None:
@@ -379,7 +388,7 @@ def test_urls_of_targets(url: str) -> None:
         ("http://", "has no host"),
         ("http:///path", "has no host"),
         ("http://:80", "has a host that is neither"),
-        ("http://a_-:80", "has a host that is neither"),
+        ("http://_-:80", "has a host that is neither"),
         ("http://a%62c", "has a host that is neither"),
         ("http://::1:80", "has a"),
         ("http://[::1", "has a malformed host"),

@@ -41,6 +41,7 @@ between any two stores here whose order matters.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterable
@@ -75,6 +76,19 @@ class Journal:
     def __init__(self, segment: Segment) -> None:
         self.words = segment.words
         self.files = (_memory_file(), _memory_file())
+
+    def give_up_writing(self) -> None:
+        """Keep the files in this process for reading only.
+
+        That protects the journal from mistakes: a write to a wrong descriptor, in whatever code
+        a worker runs, fails. Against intent nothing of this kind would help: whoever may open a
+        file may open it again. Where there is no ``/proc`` the files stay as they are.
+        """
+        for file in self.files:
+            with contextlib.suppress(OSError):
+                reading = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+                os.dup2(reading, file, inheritable=False)
+                os.close(reading)
 
     def close(self) -> None:
         """Close the files in this process; the memory goes with the last process's."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -75,7 +74,9 @@ class Publisher:
         self._compact_at = compact_at
         self._resting_slots = resting_slots
         self._routes: dict[str, StoredRoute] = {}
-        self._freed: deque[int] = deque()
+        # Slots that rest, those that have rested longest first, and the paths they belonged to.
+        self._freed: dict[int, str] = {}
+        self._resting: dict[str, int] = {}
         self._live_bytes = 0
         # After a compaction that failed: the size of the journal at which to try again.
         self._retry_at = 0
@@ -98,20 +99,22 @@ class Publisher:
         """
         reader = JournalReader(self._journal)
         routes = self._routes = {}
-        freed: dict[int, None] = dict.fromkeys(range(self._words[FRESH_SLOT]))
+        # A path that went before the last compaction is not known any more.
+        freed = dict.fromkeys(range(self._words[FRESH_SLOT]), "")
         while (batch := reader.read()) is not None:
             for record in batch.records:
                 change = messages.decode(record)
                 old = routes.pop(change.path, None)
                 if old is not None:
-                    freed[old.slot] = None
+                    freed[old.slot] = change.path
                 if isinstance(change, messages.Add):
                     size = messages.LENGTH_BYTES + len(record)
                     routes[change.path] = StoredRoute(
                         change.path, change.target, change.slot, change.data, size
                     )
                     freed.pop(change.slot, None)
-        self._freed = deque(freed)
+        self._freed = freed
+        self._resting = {path: slot for slot, path in freed.items() if path}
         self._live_bytes = sum(route.size for route in routes.values())
         self._writer.resume_at(reader.generation)
         return len(routes)
@@ -119,7 +122,9 @@ class Publisher:
     def add(self, path: str, target: str, data: bytes) -> StoredRoute:
         """Publish a route; its activity is now.
 
-        A route with the same path is replaced and keeps its activity slot.
+        A route with the same path is replaced and keeps its activity slot. So does one whose
+        path had a route before: connections of that time may be busy still, and what passes on
+        them is activity on the path.
 
         Args:
             path: the canonical path (``routing.paths.route_path``).
@@ -133,14 +138,15 @@ class Publisher:
                 changed, except perhaps the activity.
         """
         old = self._routes.get(path)
-        slot = self._take_slot() if old is None else old.slot
+        slot = self._take_slot(path) if old is None else old.slot
         try:
             record = messages.encode(messages.Add(path, target, slot, data))
             self._activity[slot] = self._clock()
             self._writer.append(record)
         except Exception:
             if old is None:
-                self._freed.appendleft(slot)
+                self._freed = {slot: path, **self._freed}
+                self._resting[path] = slot
             raise
         route = self._routes[path] = StoredRoute(path, target, slot, data, len(record))
         self._live_bytes += route.size - (0 if old is None else old.size)
@@ -158,7 +164,8 @@ class Publisher:
             return False
         self._writer.append(messages.encode(messages.Remove(path)))
         del self._routes[path]
-        self._freed.append(route.slot)
+        self._freed[route.slot] = path
+        self._resting[path] = route.slot
         self._live_bytes -= route.size
         self._compact_if_due()
         return True
@@ -175,20 +182,26 @@ class Publisher:
         """
         return self._activity[self._routes[path].slot]
 
-    def _take_slot(self) -> int:
-        """Return the slot that is free the longest, or one that no route ever had.
+    def _take_slot(self, path: str) -> int:
+        """Return the slot that ``path`` had, else one that no route ever had.
 
-        A worker may still write the activity of a removed route; the longer its slot
-        rests, the less likely it hits a new route's. So a slot is reused only when many
-        rest, or none is left.
+        Else the one that is free the longest: a worker may still write the activity of a
+        removed route; the longer its slot rests, the less likely it hits a new route's. So a
+        slot is reused only when many rest, or none is left.
         """
+        slot = self._resting.pop(path, None)
+        if slot is not None:
+            del self._freed[slot]
+            return slot
         fresh = self._words[FRESH_SLOT]
         if fresh < len(self._activity) and len(self._freed) < self._resting_slots:
             self._words[FRESH_SLOT] = fresh + 1
             return fresh
         if not self._freed:
             raise RouteLimitReached(f"all {fresh} activity slots are taken")
-        return self._freed.popleft()
+        slot = next(iter(self._freed))
+        self._resting.pop(self._freed.pop(slot), None)
+        return slot
 
     def _compact_if_due(self) -> None:
         """Compact the journal when its garbage outweighs both a minimum and the table.

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import _socket
+import select
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gevent.monkey import get_original
+
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.stream import NO_DESCRIPTORS, READ
 
-# Seconds without accepting after the process or the system ran out of descriptors, and
-# between two log lines about that.
+# Seconds without accepting after the process or the system ran out of descriptors.
 _OUT_OF_DESCRIPTORS_PAUSE = 0.1
-_OUT_OF_DESCRIPTORS_LOG_INTERVAL = 60.0
 
 # Connections accepted for one event by the only process. Several processes take one at a time.
 _ACCEPTS_PER_EVENT = 64
 _ACCEPTS_AT_CLOSE = 1024
+
+# Seconds between two log lines about that, and about a server that is full.
+_LOG_INTERVAL = 60.0
 
 OnAccept = Callable[[int, Any, int], None]
 
 
 class Acceptor:
     """Takes connections from listening sockets.
+
+    While the server is full, ``make_room`` is called for each connection that waits; if that
+    returns False, nothing is accepted until a connection ends, or :meth:`look_again` is called.
 
     Processes may share sockets, so that no connection is lost with one of them. Then each takes
     one at a time, and pauses when ``hooks`` want to leave some to others.
@@ -35,18 +42,22 @@ class Acceptor:
         self,
         sockets: Sequence[Any],
         on_accept: OnAccept,
+        make_room: Callable[[], bool],
         loop: Any,
         hooks: ServerHooks,
     ) -> None:
         self._on_accept = on_accept
         self._hooks = hooks
         self._shared = hooks.shares_sockets
+        self._make_room = make_room
         self._full = False
+        # Full, and no connection can be closed for another one.
+        self._stuck = False
         self._listeners = [_Listener(self, sock, loop) for sock in sockets]
         self._loop = loop
         # Until it fires nothing is accepted: that is for others, or descriptors have run out.
         self._pause: Any = None
-        self._shortage_logged = float("-inf")
+        self._logged: dict[Callable[..., None], float] = {}
         self._closed = False
 
     def start(self) -> None:
@@ -55,9 +66,15 @@ class Acceptor:
         self._watch()
 
     def set_full(self, full: bool) -> None:
-        """Stop accepting while there is no room; what arrives waits in the backlog."""
+        """Take note of whether there is room only if it is made."""
         if full != self._full:
             self._full = full
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Try again to make room, if that was not possible before."""
+        if self._stuck:
+            self._stuck = False
             self._watch()
 
     def close(self) -> None:
@@ -66,9 +83,8 @@ class Acceptor:
         When the server stops, what is left in the backlog is reset with the last of its
         processes.
         """
-        if not self._full:
-            for listener in self._listeners:
-                self._accept(listener, _ACCEPTS_AT_CLOSE)
+        for listener in self._listeners:
+            self._accept(listener, _ACCEPTS_AT_CLOSE)
         self._closed = True
         self._hooks.on_accepting(False)
         self.end_pause()
@@ -78,7 +94,7 @@ class Acceptor:
     def _watch(self) -> None:
         if self._closed:
             return
-        wanted = not self._full and self._pause is None
+        wanted = not self._stuck and self._pause is None
         for listener in self._listeners:
             if wanted:
                 listener.watch()
@@ -87,13 +103,15 @@ class Acceptor:
 
     def accept(self, listener: _Listener) -> None:
         """Accept what waits on a listener; called from the event loop."""
-        if self._shared and (seconds := self._hooks.pause_before_accepting()):
+        if self._shared and (seconds := self._hooks.pause_before_accepting(self._full)):
             self._pause_for(seconds)
             return
         self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT)
 
     def _accept(self, listener: _Listener, most: int) -> None:
         for _ in range(most):
+            if self._full and not self._has_room_for_one_of(listener):
+                return
             try:
                 fd, address = listener.accept()
             except BlockingIOError:
@@ -101,18 +119,35 @@ class Acceptor:
             except OSError as error:
                 self._accept_failed(error)
                 return
-            self._on_accept(fd, address, listener.family)
-            if self._full or self._closed:
+            try:
+                self._on_accept(fd, address, listener.family)
+            except Exception as error:
+                # One client less; the listeners, and those that wait in them, are not touched.
+                self._hooks.on_crash(None, error)
+            if self._closed:
                 return
+
+    def _has_room_for_one_of(self, listener: _Listener) -> bool:
+        """Make room if a connection waits there (another process may have taken it)."""
+        if not listener.has_waiting():
+            return False
+        self._stuck = not self._make_room()
+        self._log_sometimes(self._hooks.on_full, not self._stuck)
+        if self._stuck:
+            self._watch()
+        return not self._stuck
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno not in NO_DESCRIPTORS:
             return  # the client was gone again before we came to it
-        now = time.monotonic()
-        if now - self._shortage_logged > _OUT_OF_DESCRIPTORS_LOG_INTERVAL:
-            self._shortage_logged = now
-            self._hooks.on_accept_failed(error)
+        self._log_sometimes(self._hooks.on_accept_failed, error)
         self._pause_for(_OUT_OF_DESCRIPTORS_PAUSE)
+
+    def _log_sometimes(self, hook: Callable[..., None], *args: Any) -> None:
+        now = time.monotonic()
+        if now - self._logged.get(hook, float("-inf")) > _LOG_INTERVAL:
+            self._logged[hook] = now
+            hook(*args)
 
     def _pause_for(self, seconds: float) -> None:
         self.end_pause()
@@ -145,6 +180,12 @@ class _Listener:
         """Return descriptor and address of a connection. Raises ``OSError``."""
         # accept() of the C class has no other name.
         return self.sock._accept()
+
+    def has_waiting(self) -> bool:
+        """Whether a connection waits to be accepted."""
+        poller = get_original("select", "poll")()
+        poller.register(self.sock.fileno(), select.POLLIN)
+        return bool(poller.poll(0))
 
     def watch(self) -> None:
         """Be called by the event loop when a connection waits."""

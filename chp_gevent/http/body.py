@@ -23,9 +23,10 @@ class RequestBody:
 
     ``received`` is what came behind the head. Once the body is ``complete``, that is, has
     arrived to its last byte, ``rest`` is what came behind it: the start of the next request.
+    Until then ``arrivals`` counts the pieces that came.
     """
 
-    __slots__ = ("_decoder", "_head", "_pending", "_stream", "complete", "rest")
+    __slots__ = ("_decoder", "_head", "_pending", "_stream", "arrivals", "complete", "rest")
 
     def __init__(self, stream: Stream, head: RequestHead, received: bytes) -> None:
         self._stream = stream
@@ -37,6 +38,7 @@ class RequestBody:
         self.rest = received
         if head.has_body:
             self.rest = b""
+            self.arrivals = 0
             self._decoder = body_decoder(head)
             if received:
                 self._pending = self._decode(received)
@@ -87,6 +89,7 @@ class RequestBody:
             raise ClientGone from error
         if not data:
             raise ClientGone
+        self.arrivals += 1
         return self._decode(data)
 
     def _invite(self) -> None:

@@ -28,6 +28,7 @@ from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.environ import request_environ
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
+from chp_gevent.http.room import Turn, turn
 from chp_gevent.http.section import WireError
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.tls_stream import TLSStream
@@ -58,14 +59,15 @@ StartResponse = Callable[..., Callable[[bytes], None]]
 
 class _State(Enum):
     HANDSHAKE = "agreeing upon TLS"
-    IDLE = "waiting for a request"
+    FRESH = "waiting for the first request"
+    IDLE = "waiting for another request"
     HEAD = "receiving the head of a request"
     BUSY = "answering"
     CLOSING = "listening to what the client still sends"
 
 
 # Names of their own: looking a member up takes 50 ns.
-_HANDSHAKE, _IDLE, _HEAD, _BUSY, _CLOSING = _State
+_HANDSHAKE, _FRESH, _IDLE, _HEAD, _BUSY, _CLOSING = _State
 
 
 class ClientConnection:
@@ -90,6 +92,8 @@ class ClientConnection:
         "_environ",
         "_greenlet",
         "_headers",
+        "_position",
+        "_position_since",
         "_server",
         "_state",
         "_status",
@@ -122,8 +126,11 @@ class ClientConnection:
         self._server = server
         self._environ = environ
         self._greenlet: Any = None
+        # How far the client had come in what it sends or takes, when that was seen first.
+        self._position: Any = None
+        self._position_since = NEVER
         self._buffer = b""
-        self._state = _IDLE
+        self._state = _FRESH
         self._status = ""
         self._headers: Headers = []
         self._close = False
@@ -131,8 +138,18 @@ class ClientConnection:
     # -- the life of a connection
 
     def serve(self) -> None:
-        """Answer requests until the connection ends. Raises nothing."""
+        """Answer requests until the connection ends. Raises nothing, and leaves nothing open."""
         self._greenlet = getcurrent()
+        try:
+            self._serve_requests()
+        except (ClientGone, OSError):
+            pass
+        except BaseException as error:
+            self._server.hooks.on_crash(None, error)
+        finally:
+            self._finish()
+
+    def _serve_requests(self) -> None:
         server = self._server
         try:
             self.deadline = server.clock() + server.settings.limits.header_timeout
@@ -147,12 +164,6 @@ class ClientConnection:
                     break
         except WireError as error:
             self._refuse(error, None)
-        except (ClientGone, OSError):
-            pass
-        except BaseException as error:
-            server.hooks.on_crash(None, error)
-        finally:
-            self._finish()
 
     def _secure(self, stream: TLSStream) -> bool:
         """Do the TLS handshake; say goodbye if it fails."""
@@ -165,16 +176,24 @@ class ClientConnection:
             self.stream = stream.without_tls()
             self._linger()
             return False
-        self._state = _IDLE
+        self._state = _FRESH
         return True
 
     def _finish(self) -> None:
+        """Close the stream or give it to a tunnel, and be forgotten, whatever happens meanwhile."""
         self.deadline = self.wait_deadline = NEVER
-        if self.switched is not None:
-            self.switched()
-        else:
+        try:
+            if self.switched is not None:
+                self.switched()
+            else:
+                self.stream.close()
+        except (ClientGone, OSError):
             self.stream.close()
-        self._server.forget(self)
+        except BaseException as error:
+            self.stream.close()
+            self._server.hooks.on_crash(None, error)
+        finally:
+            self._server.forget(self)
 
     def _await_request(self) -> bool:
         """Wait for the first bytes of the next request; False when there will be none."""
@@ -372,7 +391,8 @@ class ClientConnection:
     def switch_protocols(self, start_tunnel: Callable[[], None]) -> None:
         """Have ``start_tunnel`` called, instead of any answer, when the application returns.
 
-        From then on the stream is the tunnel's.
+        From then on the stream is the tunnel's. It is called in any case, and closes what is
+        its own before it lets an exception through; the stream is closed then.
         """
         self.switched = start_tunnel
 
@@ -384,6 +404,9 @@ class ClientConnection:
 
     def _refuse(self, error: WireError, head: RequestHead | None) -> None:
         """Answer a request that must not be acted upon, and say goodbye."""
+        # No other limit counts any more: nobody would expect its error here.
+        self._state = _CLOSING
+        self.wait_deadline = NEVER
         self._server.hooks.on_refused(self.peer, head, error)
         answer = refusal(
             error, self._server.date_line, explained=self._server.settings.explains_refusals
@@ -432,7 +455,7 @@ class ClientConnection:
         """Interrupt what waits for too long, or for a client that has left."""
         if now >= self.deadline:
             self.deadline = NEVER
-            if self._state is _IDLE and self.stream.has_unread():
+            if self._state in (_FRESH, _IDLE) and self.stream.has_unread():
                 self.deadline = now + 1.0  # just in time: the event is on its way
             elif self._state is _HEAD:
                 self.abort(WireError("no complete request head in time", 408))
@@ -445,13 +468,30 @@ class ClientConnection:
             error, self._wait_error = self._wait_error, None
             if error is not None:
                 self.abort(error)
-        elif (
-            self._state is _BUSY
-            and self._server.settings.interrupts
-            and self.stream.peer_has_finished()
-        ):
+        elif self._state is _BUSY:
+            self._look_after_client(now)
+
+    def _look_after_client(self, now: float) -> None:
+        """Give up a client that has left, or that stands still in the middle of a body."""
+        settings = self._server.settings
+        if settings.interrupts and self.stream.peer_has_finished():
             # Behind a body that is not being read: no event announces that.
             self.abort(ClientGone())
+            return
+        timeout = settings.limits.body_timeout
+        body, taken, sent = self.body, self.stream.write_position(), None
+        if not body.complete and self.stream.is_reading:
+            sent = body.arrivals
+        if timeout is None or (taken is None and sent is None):
+            self._position = None  # nobody waits for the client
+        elif self._position != (body, taken, sent):
+            self._position, self._position_since = (body, taken, sent), now
+        elif now - self._position_since >= timeout:
+            if self._status == "sent" or taken is not None:
+                self.stream.reset_on_close()
+                self.abort(ClientGone())
+            else:
+                self.abort(WireError("the body of the request stopped coming", 408))
 
     def limit_wait(self, seconds: float | None, error: BaseException | None = None) -> None:
         """Have ``error`` raised where the application waits, unless called again in time."""
@@ -468,6 +508,24 @@ class ClientConnection:
 
     def expire_soon(self, now: float) -> None:
         """Close the connection soon if nobody has asked for anything (the server drains)."""
-        if self._state in (_IDLE, _HANDSHAKE):
+        if self._state in (_FRESH, _IDLE, _HANDSHAKE):
             grace = self._server.settings.drain_grace
             self.deadline = min(self.deadline, now + grace)
+
+    def turn(self, now: float) -> Turn | None:
+        """Return when the connection is closed for others; None while it is being answered."""
+        state = self._state
+        if state is _BUSY:
+            return None
+        settings = self._server.settings
+        if state is _IDLE:
+            return turn(self.deadline - settings.idle_timeout, now, proven=True)
+        patience = _LINGER_SECONDS if state is _CLOSING else settings.limits.header_timeout
+        return turn(self.deadline - patience, now, proven=False)
+
+    def make_room(self) -> bool:
+        """Close the connection for the sake of another one, unless a request has just come."""
+        if self._state in (_FRESH, _IDLE) and self.stream.has_unread():
+            return False
+        self.abort(ClientGone())
+        return True

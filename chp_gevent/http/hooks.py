@@ -36,10 +36,11 @@ class ServerHooks:
     def on_accepting(self, accepting: bool) -> None:
         """Take note that the server accepts connections from now on, or never again."""
 
-    def pause_before_accepting(self) -> float:
+    def pause_before_accepting(self, full: bool) -> float:
         """Return for how many seconds to leave what arrives to processes that share the sockets.
 
-        Asked before each connection is accepted, if ``shares_sockets``.
+        Asked before each connection is accepted, if ``shares_sockets``. ``full`` says whether
+        another connection would have to be closed for it.
         """
         return 0.0
 
@@ -67,6 +68,14 @@ class ServerHooks:
             self.name,
             describe_failure(error),
         )
+
+    def on_full(self, made_room: bool) -> None:
+        """Take note that the server has all the connections it may have; called once a minute.
+
+        ``made_room`` says whether a silent one could be closed for one that waits.
+        """
+        consequence = "silent ones are closed to take others" if made_room else "others wait"
+        self.log.warning("The %s has as many connections as it may: %s", self.name, consequence)
 
     def on_accept_failed(self, error: OSError) -> None:
         """Take note that there are no descriptors for connections; called once a minute."""

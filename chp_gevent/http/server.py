@@ -26,6 +26,7 @@ from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer, is_trusted, peer_address
+from chp_gevent.http.room import Turn, first_to_go
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream
@@ -48,7 +49,8 @@ class HTTPServer:
         app: a WSGI application. The environ has, beyond PEP 3333, ``RAW_URI``: the request
             target as it came; and ``chp.client``: the :class:`ClientConnection`.
         settings: what its clients may do.
-        sockets: bound and listening.
+        sockets: bound and listening, with the options that their connections are to have
+            (``socket_options``).
         hooks: is told what happens.
         clock: returns monotonic time in seconds.
 
@@ -82,7 +84,9 @@ class HTTPServer:
         self._base_environ = base_environ(settings)
         # Set when a connection or a tunnel ends while the server drains.
         self._ended = Event()
-        self._acceptor = Acceptor(sockets, self._accepted, self._hub.loop, hooks)
+        self._acceptor = Acceptor(sockets, self._accepted, self._make_room, self._hub.loop, hooks)
+        # Whom to close next when the server is full; never older than one sweep.
+        self._first_to_go: list[tuple[Turn, ClientConnection]] = []
         interval = settings.sweep_interval
         self._sweeper = self._hub.loop.timer(interval, interval)
 
@@ -107,9 +111,9 @@ class HTTPServer:
         self.draining = True
         self._acceptor.close()
         now = self.clock()
-        for connection in list(self._connections):
+        for connection in self._connections:
             connection.expire_soon(now)
-            connection.check(now)
+        self._check_all(now)
 
     def join(self, seconds: float, *, tunnels: bool = True) -> bool:
         """Wait until no connection is open; False if that takes too long.
@@ -135,54 +139,74 @@ class HTTPServer:
 
     def stop(self) -> None:
         """Cut off what is still open."""
-        for tunnel in list(self.tunnels):
-            tunnel.abort()
-        for connection in list(self._connections):
-            connection.stream.reset()
+        cuts = [tunnel.abort for tunnel in self.tunnels]
+        cuts += [connection.stream.reset for connection in self._connections]
+        for cut in cuts:
+            try:
+                cut()
+            except Exception as error:
+                self.hooks.on_crash(None, error)
 
     def sweep(self) -> None:
         """Renew what depends on the time, and give up who took too long; from the hub only."""
         self.date_line = f"Date: {formatdate(usegmt=True)}\r\n".encode()
-        now = self.clock()
+        self._check_all(self.clock())
+        self._first_to_go.clear()
+        self._acceptor.look_again()
+
+    def _check_all(self, now: float) -> None:
         for connection in list(self._connections):
-            connection.check(now)
+            try:
+                connection.check(now)
+            except BaseException as error:
+                # What goes wrong with one connection is no matter of the others.
+                self.hooks.on_crash(None, error)
 
     # -- connections
 
     def _accepted(self, fd: int, address: Any, family: int) -> None:
         """Serve a connection that was just accepted, in a greenlet of its own."""
-        settings = self.settings
-        ip = peer_address(address[0]) if family != socket.AF_UNIX else ""
-        trusted = is_trusted(ip, settings.trusted_proxies)
-        peer = Peer(ip, settings.tls is not None, trusted)
-        environ = self._base_environ.copy()
-        environ["REMOTE_ADDR"] = ip
-        environ["REMOTE_PORT"] = str(address[1]) if ip else ""
-        sock = _socket.socket(fileno=fd)
-        sock.setblocking(False)
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if settings.tls is None:
-            stream = Stream(sock, self._hub)
-        else:
-            # Only wrap_socket needs one of gevent's.
-            tls_sock = gevent_socket.socket(fileno=sock.detach())
-            try:
-                tls_sock = settings.tls.wrap_socket(
-                    tls_sock, server_side=True, do_handshake_on_connect=False
-                )
-            except OSError as error:
-                tls_sock.close()
-                self.hooks.on_handshake_failed(peer, error)
-                return
-            tls_sock.setblocking(False)
-            stream = TLSStream(tls_sock, self._hub)
-        connection = ClientConnection(self, stream, peer, environ)
+        # With its family and type, Python needs not ask the kernel for them (0.5 µs).
+        sock = _socket.socket(family, socket.SOCK_STREAM, 0, fd)
+        try:
+            connection = self._connection(sock, address)
+        except BaseException:
+            sock.close()
+            raise
+        if connection is None:
+            return
         self._connections.add(connection)
         self.hooks.on_connections(len(self._connections))
         self._acceptor.set_full(self._is_full())
         # A bare greenlet: a gevent.Greenlet costs 5 µs more, and nobody waits for this one.
         _ConnectionGreenlet(connection.serve, self._hub).switch()
+
+    def _connection(self, sock: Any, address: Any) -> ClientConnection | None:
+        """Return what serves a socket from now on; None if its client has left already."""
+        settings = self.settings
+        ip = peer_address(address[0]) if sock.family != socket.AF_UNIX else ""
+        trusted = is_trusted(ip, settings.trusted_proxies)
+        peer = Peer(ip, settings.tls is not None, trusted)
+        environ = self._base_environ.copy()
+        environ["REMOTE_ADDR"] = ip
+        environ["REMOTE_PORT"] = str(address[1]) if ip else ""
+        sock.setblocking(False)
+        if settings.tls is None:
+            return ClientConnection(self, Stream(sock, self._hub), peer, environ)
+        # Only wrap_socket needs one of gevent's.
+        tls_sock = gevent_socket.socket(fileno=sock.detach())
+        try:
+            tls_sock = settings.tls.wrap_socket(
+                tls_sock, server_side=True, do_handshake_on_connect=False
+            )
+            tls_sock.setblocking(False)
+            return ClientConnection(self, TLSStream(tls_sock, self._hub), peer, environ)
+        except BaseException as error:
+            tls_sock.close()
+            if not isinstance(error, OSError):
+                raise
+            self.hooks.on_handshake_failed(peer, error)
+            return None
 
     def forget(self, connection: ClientConnection) -> None:
         """Take note that a connection has ended, or has become a tunnel."""
@@ -199,6 +223,22 @@ class HTTPServer:
 
     def _is_full(self) -> bool:
         return self.busy >= self.settings.max_connections
+
+    def _make_room(self) -> bool:
+        """Close a connection on which no answer is being made; False if there is none.
+
+        Asked by the acceptor when the server is full and somebody waits.
+        """
+        now = self.clock()
+        if not self._first_to_go:
+            self._first_to_go = first_to_go(self._connections, now)
+        while self._first_to_go:
+            (_, since), connection = self._first_to_go.pop()
+            turn = connection.turn(now)
+            # Or it has asked for something meanwhile.
+            if turn is not None and turn[1] == since and connection.make_room():
+                return True
+        return False
 
 
 def _keep_alive_lines(announced_timeout: int | None) -> bytes:

@@ -56,6 +56,7 @@ class ServerSettings:
             self.idle_timeout,
             self.client_timeout or 60.0,
             self.application_timeout or 60.0,
+            self.limits.body_timeout or 60.0,
             self.limits.header_timeout,
         )
         return min(0.5, max(0.02, shortest / 4))

@@ -17,7 +17,10 @@ import errno
 import select
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Callable
+from fcntl import ioctl
 from typing import Any
 
 from gevent import getcurrent
@@ -55,7 +58,17 @@ class Stream:
     cost a tunnel's small message 5%.
     """
 
-    __slots__ = ("_armed", "_hub", "_parked", "_watcher", "_writer", "on_unread", "port", "sock")
+    __slots__ = (
+        "_armed",
+        "_hub",
+        "_parked",
+        "_stalls",
+        "_watcher",
+        "_writer",
+        "on_unread",
+        "port",
+        "sock",
+    )
 
     is_tls = False
 
@@ -67,6 +80,7 @@ class Stream:
         self._watcher = hub.loop.io(sock.fileno(), READ)
         self._writer: Any = None
         self._parked: Any = None
+        self._stalls = 0
         self._armed = False
 
     # -- never blocking
@@ -185,11 +199,27 @@ class Stream:
         writer = self._writer
         if writer is None:
             writer = self._writer = self._hub.loop.io(self.sock.fileno(), WRITE)
+        self._stalls += 1
         writer.start(getcurrent().switch)
         try:
             self._hub.switch()
         finally:
             writer.stop()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a greenlet waits for something to read."""
+        return self._parked is not None
+
+    def write_position(self) -> tuple[int, int] | None:
+        """Return how far a write has come that waits for the peer; None if none does.
+
+        It changes with each byte that the peer takes, long before the socket has room again.
+        """
+        if self._writer is None or not self._writer.active:
+            return None
+        unsent = ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        return self._stalls, int.from_bytes(unsent, sys.byteorder)
 
     # -- arrivals that nobody waits for
 
@@ -218,6 +248,10 @@ class Stream:
         self.pause()
         if self.on_unread is not None:
             self.on_unread()
+
+    def callback_failed(self) -> None:
+        """End the connection, since what its arrivals caused failed unexpectedly."""
+        self.reset()
 
     def has_unread(self) -> bool:
         """Whether something, or the end, has arrived that nobody has read yet."""
@@ -267,9 +301,13 @@ class Stream:
 
     def reset(self) -> None:
         """Close so that the peer sees an error (RST), not an ordinary end of the stream."""
+        self.reset_on_close()
+        Stream.close(self)
+
+    def reset_on_close(self) -> None:
+        """Have :meth:`close` reset the connection, and forget what has not been sent."""
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        Stream.close(self)
 
     @property
     def closed(self) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 from chp_gevent.channel.publisher import RouteLimitReached
 from chp_gevent.channel.segment import STATUS
+from chp_gevent.http.section import WireError
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, API_ROUTE_GET
 from chp_gevent.management.foreign_pages import ForeignPages
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed, decode, encode
@@ -77,9 +78,11 @@ class Api:
         self._handlers = {"GET": self._get, "POST": self._post, "DELETE": self._delete}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one call (PEP 3333). Raises nothing."""
+        """Answer one call (PEP 3333). Raises ``WireError`` for a body that can't be read."""
         try:
             answer = self._answer(environ)
+        except WireError:
+            raise
         except Exception as error:
             answer = self._crashed(environ, error)
         status = answer.status
@@ -89,7 +92,7 @@ class Api:
         return [answer.body] if answer.body else []
 
     def _answer(self, environ: Environ) -> Answer:
-        """Check a call in the order in which CHP does, and handle it."""
+        """Check a call, and handle it."""
         if not self._auth_token and (reason := self._foreign_pages.refusal(environ)):
             return _failure(403, reason)
         path = request_path(environ["RAW_URI"])
@@ -144,12 +147,13 @@ class Api:
         return Answer(200, body, _JSON_TYPE)
 
     def _post(self, path: str, environ: Environ) -> Answer:
+        # Before the body, other than in CHP: nobody without the token makes us read one.
+        if not self._authorized(environ):
+            return Answer(403)
         try:
             data = decode(environ["wsgi.input"].read())
         except (ValueError, RecursionError) as error:
             return _failure(400, f"Body not valid JSON: {error}")
-        if not self._authorized(environ):
-            return Answer(403)
         if not isinstance(data, dict):
             # null, numbers, lists, strings: none has a target.
             return self._bad_data(data or {}, "Must specify 'target' as string")

@@ -1,16 +1,21 @@
 """Metrics in Prometheus's text format: CHP's names, and ours beside them.
 
 Everything is read from the shared segment when somebody asks; requests pay nothing for it.
+
+Imported after monkey patching only.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
+import gevent
+from gevent.lock import BoundedSemaphore
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -35,6 +40,9 @@ from chp_gevent.channel.segment import (
 from chp_gevent.management.counters import Totals, management_row, read_totals, worker_rows
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+COLLECTED_FOR: Final = 1.0
+"""Seconds for which a text is served again; Prometheus asks every 15 by default."""
 
 # CHP's counters, from prom-client, which appends no _total to their names.
 _CHP_COUNTERS: Final = {
@@ -180,6 +188,8 @@ def _process_metrics(pids: Mapping[str, int]) -> Iterator[Metric]:
     """
     merged: dict[str, Metric] = {}
     for process, pid in pids.items():
+        # What /proc tells of a process takes 0.4 ms; nobody waits for that of all of them.
+        gevent.sleep(0)
         for metric in ProcessCollector("chp", partial(int, pid), registry=None).collect():
             target = merged.setdefault(
                 metric.name, Metric(metric.name, metric.documentation, metric.type)
@@ -190,10 +200,22 @@ def _process_metrics(pids: Mapping[str, int]) -> Iterator[Metric]:
 
 
 class MetricsApp:
-    """Serves the metrics at ``/metrics``, whatever the method, as CHP does (WSGI)."""
+    """Serves the metrics at ``/metrics``, whatever the method, as CHP does (WSGI).
 
-    def __init__(self, metrics: Metrics) -> None:
+    They are collected once a second at most, and by one request at a time, whoever asks how
+    often: with 8 workers that takes 4 ms of CPU, with 256 a hundred.
+
+    Args:
+        metrics: what is served.
+        clock: returns monotonic time in seconds.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
+        self._clock = clock
+        self._text = b""
+        self._collecting = BoundedSemaphore()
+        self._collect_after = float("-inf")
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -202,6 +224,9 @@ class MetricsApp:
         if environ["RAW_URI"] != "/metrics":
             start_response("404 Not Found", [])
             return [b"Not Found"]
-        body = self._metrics.exposition()
+        with self._collecting:
+            if self._clock() >= self._collect_after:
+                self._text = self._metrics.exposition()
+                self._collect_after = self._clock() + COLLECTED_FOR
         start_response("200 OK", [("Content-Type", CONTENT_TYPE)])
-        return [body]
+        return [self._text]

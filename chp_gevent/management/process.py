@@ -10,10 +10,10 @@ import logging
 import os
 import signal
 import socket
-import sys
 from dataclasses import dataclass
 from typing import NoReturn
 
+from chp_gevent import logs
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options
@@ -33,7 +33,7 @@ class ManagementContext:
         tls: the contexts that the arbiter built from them.
         segment: the shared segment; its last row is the management process's.
         journal: the journal on that segment.
-        sockets: listening sockets by ``api``, ``metrics`` and ``redirect``.
+        sockets: listening sockets by ``api`` and ``metrics``.
         log: the server's logger.
         ready_fd: a descriptor that gets one byte when the API is served, and is closed then.
         parent_pid: the arbiter's process id.
@@ -84,10 +84,5 @@ def _forget_signal_handlers() -> None:
 
 def leave(status: int) -> NoReturn:
     """End the process at once, its last lines written, without the arbiter's exit handlers."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            continue
+    logs.finish()
     os._exit(status)

@@ -16,20 +16,20 @@ from typing import Any, Final
 import gevent
 from gevent.event import Event
 
+from chp_gevent import logs
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
 from chp_gevent.channel.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
-from chp_gevent.http.server import HTTPServer, WsgiApp
+from chp_gevent.http.mishaps import look_after
+from chp_gevent.http.server import HTTPServer
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.foreign_pages import own_names
 from chp_gevent.management.metrics import Metrics, MetricsApp
 from chp_gevent.management.process import ManagementContext, leave
-from chp_gevent.management.redirect import Redirect
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed
 from chp_gevent.management.serving import ManagementHooks, WholeBodies, server_settings
 from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.management.stores import Store, StoreError, open_store
-from chp_gevent.options import TcpAddress
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish after SIGTERM."""
@@ -62,6 +62,7 @@ class ManagementService:
 
         SIGINT, SIGQUIT and the end of the arbiter end the process from within.
         """
+        look_after(gevent.get_hub(), self._log)
         self._watch_signals()
         self._row = take_management_row(self._segment)
         self._restarted = self._row[STARTS] > 1
@@ -121,22 +122,13 @@ class ManagementService:
     # -- servers
 
     def _serve(self) -> None:
-        options, sockets = self._options, self._context.sockets
+        sockets = self._context.sockets
         if sockets.get("api"):
             self._servers.append(self._api_server(sockets["api"]))
         if sockets.get("metrics"):
-            metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
-            self._servers.append(
-                self._server("metrics server", MetricsApp(metrics), sockets["metrics"])
-            )
-        if sockets.get("redirect") and options.redirect is not None:
-            self._servers.append(self._redirect_server(sockets["redirect"]))
+            self._servers.append(self._metrics_server(sockets["metrics"]))
         for server in self._servers:
             server.start()
-
-    def _server(self, name: str, app: WsgiApp, listeners: list[socket.socket]) -> HTTPServer:
-        hooks = ManagementHooks(name, self._log)
-        return HTTPServer(WholeBodies(app), server_settings(listeners), listeners, hooks)
 
     def _api_server(self, listeners: list[socket.socket]) -> HTTPServer:
         options = self._options
@@ -146,15 +138,10 @@ class ManagementService:
         hooks = ManagementHooks("API", self._log, self._row)
         return HTTPServer(WholeBodies(api), server_settings(listeners, tls), listeners, hooks)
 
-    def _redirect_server(self, listeners: list[socket.socket]) -> HTTPServer:
-        assert self._options.redirect is not None
-        to_port = self._options.redirect.to_port
-        listen = self._options.listen
-        listen_port = listen.port if isinstance(listen, TcpAddress) else None
-        from_port = listeners[0].getsockname()[1]
-        if not self._restarted:
-            self._log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
-        return self._server("redirect server", Redirect(to_port, listen_port), listeners)
+    def _metrics_server(self, listeners: list[socket.socket]) -> HTTPServer:
+        metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
+        hooks = ManagementHooks("metrics server", self._log)
+        return HTTPServer(MetricsApp(metrics), server_settings(listeners), listeners, hooks)
 
     def _report_ready(self) -> None:
         ready_fd = self._context.ready_fd
@@ -188,6 +175,7 @@ class ManagementService:
         if os.getppid() != self._context.parent_pid:
             leave(os.EX_OK)
         self._segment.words[HEARTBEAT] = int(time.monotonic() * 1000)
+        logs.tell_losses()
         self._row[OPEN_CONNECTIONS] = sum(server.open_connections for server in self._servers)
 
     def _flush_statsd(self) -> None:

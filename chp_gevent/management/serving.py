@@ -7,7 +7,6 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 from typing import Any
 
 from chp_gevent.channel.segment import STATUS
@@ -23,18 +22,21 @@ from chp_gevent.options import LimitOptions
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body; 413."""
 
-HEAD_LIMITS = LimitOptions(max_request_line=16 * 1024, max_header_size=32 * 1024)
-"""Node, too, answers 431 to heads of more than 16 KiB."""
+HEAD_LIMITS = LimitOptions(
+    max_request_line=16 * 1024, max_header_size=32 * 1024, header_timeout=10.0
+)
+"""Node, too, answers 431 to heads of more than 16 KiB. A hub sends a head in one piece, as soon as
+it has connected; who has not done so after 10 seconds is no hub."""
 
 MAX_CONNECTIONS = 1000
-"""Open connections of one server; more wait in the backlog. Never more than a quarter of the
-descriptors that the process may have: no server can take them from the others."""
+"""Open connections of one server; for more, silent ones are closed. Never more than a quarter of
+the descriptors that the process may have: no server can take them from the others."""
 
 IDLE_TIMEOUT = 5
 """Seconds that are announced for a connection without a request: Node's value."""
 
 REQUEST_TIMEOUT = 60.0
-"""Seconds for each of a request's head, its body, and the reading of the answer."""
+"""Seconds for each of a request's body and the reading of the answer."""
 
 
 def server_settings(
@@ -82,10 +84,13 @@ class ManagementHooks(ServerHooks):
 
 
 class WholeBodies:
-    """WSGI middleware that reads the body of a request before the application is called.
+    """WSGI middleware: ``wsgi.input`` is read whole, when the application asks for it.
 
-    Raises ``WireError`` for bodies of more than ``MAX_BODY`` bytes, and for those that take
-    more than ``REQUEST_TIMEOUT`` seconds; the server refuses such requests.
+    Before that it may look at the head, and answer who has no business here: then nothing is
+    read, and the connection is closed behind the answer.
+
+    ``read`` raises ``WireError`` for bodies of more than ``MAX_BODY`` bytes, and for those that
+    take more than ``REQUEST_TIMEOUT`` seconds; the server refuses such requests.
     """
 
     def __init__(self, app: WsgiApp) -> None:
@@ -97,19 +102,25 @@ class WholeBodies:
         """Answer one request (PEP 3333)."""
         client: ClientConnection = environ["chp.client"]
         if client.head.has_body:
-            environ["wsgi.input"] = BytesIO(_body(client))
+            environ["wsgi.input"] = _WholeBody(client)
         return self._app(environ, start_response)
 
 
-def _body(client: ClientConnection) -> bytes:
-    if (client.head.content_length or 0) > MAX_BODY:
-        raise WireError("body too large", 413)
-    # Nearly always, all of it came with the head.
-    body = client.body.take_if_complete()
-    if body is None:
-        client.limit_wait(REQUEST_TIMEOUT, WireError("request not complete in time", 408))
-        body = client.body.read(MAX_BODY + 1)
-        client.limit_wait(None)
-    if len(body) > MAX_BODY:
-        raise WireError("body too large", 413)
-    return body
+class _WholeBody:
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+
+    def read(self) -> bytes:
+        """Return the body, all of it."""
+        client = self._client
+        if (client.head.content_length or 0) > MAX_BODY:
+            raise WireError("body too large", 413)
+        # Nearly always, all of it came with the head.
+        body = client.body.take_if_complete()
+        if body is None:
+            client.limit_wait(REQUEST_TIMEOUT, WireError("request not complete in time", 408))
+            body = client.body.read(MAX_BODY + 1)
+            client.limit_wait(None)
+        if len(body) > MAX_BODY:
+            raise WireError("body too large", 413)
+        return body

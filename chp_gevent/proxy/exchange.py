@@ -12,7 +12,6 @@ from chp_gevent.http.answer import BufferedBody
 from chp_gevent.http.body import ClientGone
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
-from chp_gevent.http.section import WireError
 from chp_gevent.http.wire import Buffer, RequestHead, ResponseHead
 from chp_gevent.proxy.headers import response_headers, trailer_headers
 from chp_gevent.proxy.target_connection import (
@@ -139,7 +138,8 @@ class Exchange:
         except TargetError:
             # The other greenlet learns it by reading, after a response that came early.
             pass
-        except (ClientGone, WireError) as error:
+        except (ClientGone, Exception) as error:
+            # Mostly a WireError. Whatever it is, the other greenlet would wait in vain.
             gevent.get_hub().loop.run_callback(self._interrupt, error)
 
     def _interrupt(self, error: BaseException) -> None:

@@ -35,8 +35,10 @@ class FairShare:
         # Connections to take before the next pause, of how many.
         self._left, self._turn = 0, 1
 
-    def pause(self) -> float:
+    def pause(self, full: bool = False) -> float:
         """Return for how many seconds to leave the next connection to others; mostly 0.
+
+        If the worker is ``full``, whoever has fewer connections has room: all may have as many.
 
         After a pause the worker takes one connection without asking; more, and each time twice
         as many, while the other worker takes none of those that it is left.
@@ -54,7 +56,8 @@ class FairShare:
         )
         if fewest is None:
             return 0.0
-        too_many = _connections(self._row) - fewest[0] - fewest[0] // 4 - _SLACK
+        lead = 0 if full else fewest[0] // 4 + _SLACK
+        too_many = _connections(self._row) - fewest[0] - lead
         if too_many <= 0:
             return 0.0
         hangs = fewest == self._left_to

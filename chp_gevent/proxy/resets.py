@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -9,7 +10,10 @@ from weakref import WeakKeyDictionary
 from gevent import get_hub
 from gevent.monkey import get_original
 
+from chp_gevent.http.mishaps import report
 from chp_gevent.http.stream import READ, Stream
+
+log = logging.getLogger("chp_gevent.proxy")
 
 
 class Watched(Protocol):
@@ -54,7 +58,11 @@ class ResetWatch:
             flow = self._flows.get(descriptor)
             # Until the end of its stream has been read, a peer that hung up may have left data.
             if flow is not None and (flow.at_end or events & select.EPOLLERR):
-                flow.source_broke()
+                try:
+                    flow.source_broke()
+                except Exception as error:
+                    # The others' events would not be told a second time.
+                    report(flow.source_broke, error, log)
 
 
 _watches: WeakKeyDictionary[Any, ResetWatch] = WeakKeyDictionary()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import socket
 import ssl
 import sys
 from collections.abc import Sequence
@@ -12,13 +13,22 @@ from chp_gevent.channel.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STA
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.section import WireError
+from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.wire import RequestHead
-from chp_gevent.options import Options
+from chp_gevent.options import Options, TcpAddress
 from chp_gevent.proxy.fairness import FairShare
+from chp_gevent.proxy.redirect import Redirect
 
 # Descriptors that are not connections: listeners, event loop, journal, log, resolver …
 _OTHER_DESCRIPTORS = 48
+
+# Connections to the redirect server: one for each so many descriptors, at most. Each is over
+# after a request, or after the seconds that Node keeps one.
+_DESCRIPTORS_PER_REDIRECT = 16
+_MAX_REDIRECTS = 1000
+_REDIRECT_IDLE_TIMEOUT = 5
+_REDIRECT_TIMEOUT = 60.0
 
 
 def server_settings(options: Options, tls: ssl.SSLContext | None) -> ServerSettings:
@@ -26,7 +36,7 @@ def server_settings(options: Options, tls: ssl.SSLContext | None) -> ServerSetti
     proxy = options.proxy
     return ServerSettings(
         limits=proxy.limits,
-        max_connections=min(options.worker_connections, _room_for_connections()),
+        max_connections=min(options.worker_connections, _room_for_connections(options)),
         idle_timeout=proxy.keep_alive_timeout,
         client_timeout=proxy.timeout,
         application_timeout=proxy.proxy_timeout,
@@ -38,15 +48,48 @@ def server_settings(options: Options, tls: ssl.SSLContext | None) -> ServerSetti
     )
 
 
-def _room_for_connections() -> int:
+def _descriptors() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def _room_for_connections(options: Options) -> int:
     """Return how many connections the limit of open files leaves room for.
 
     Each may need a second descriptor, for its target; some are for other things.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return sys.maxsize
-    return max(1, (limit - _OTHER_DESCRIPTORS) // 2)
+    others = _OTHER_DESCRIPTORS + (_room_for_redirects() if options.redirect is not None else 0)
+    return max(1, (_descriptors() - others) // 2)
+
+
+def _room_for_redirects() -> int:
+    return max(1, min(_MAX_REDIRECTS, _descriptors() // _DESCRIPTORS_PER_REDIRECT))
+
+
+def redirect_server(options: Options, sockets: Sequence[socket.socket]) -> HTTPServer:
+    """Return the server that redirects to HTTPS, for one worker: clients of all kinds ask it."""
+    assert options.redirect is not None
+    listen = options.listen
+    app = Redirect(
+        options.redirect.to_port, listen.port if isinstance(listen, TcpAddress) else None
+    )
+    settings = ServerSettings(
+        limits=options.proxy.limits,
+        max_connections=_room_for_redirects(),
+        # One second more than announced: a client that comes just in time is not let down.
+        idle_timeout=_REDIRECT_IDLE_TIMEOUT + 1.0,
+        announced_timeout=_REDIRECT_IDLE_TIMEOUT,
+        drain_grace=0.0,
+        client_timeout=_REDIRECT_TIMEOUT,
+        interrupts=False,
+        keeps_http_1_0=False,
+        explains_refusals=False,
+        multiprocess=options.workers > 1,
+        server_port=str(sockets[0].getsockname()[1]),
+    )
+    hooks = ServerHooks("redirect server", logging.getLogger("chp_gevent.proxy"))
+    hooks.shares_sockets = options.workers > 1
+    return HTTPServer(app, settings, sockets, hooks)
 
 
 class WorkerHooks(ServerHooks):
@@ -70,9 +113,9 @@ class WorkerHooks(ServerHooks):
         self._row[ACCEPTING] = accepting
         self._row[CAME_UP] = 1
 
-    def pause_before_accepting(self) -> float:
+    def pause_before_accepting(self, full: bool) -> float:
         """See ``ServerHooks``."""
-        return self._share.pause()
+        return self._share.pause(full)
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
         """See ``ServerHooks``."""

@@ -8,13 +8,12 @@ small objects.
 from __future__ import annotations
 
 import contextlib
-import random
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from gevent import get_hub
 
+from chp_gevent.http.socket_options import prepare_tunnel
 from chp_gevent.http.stream import READ, WRITE, Stream
 from chp_gevent.proxy.resets import reset_watch
 from chp_gevent.proxy.splice import splicer
@@ -31,18 +30,6 @@ LONG = 16384
 # Reads of what a side had sent before it broke: up to 1 MiB, without waiting for more.
 LAST_READS = 16
 LAST_READ_SIZE = 65536
-
-# A peer that vanished is noticed after two to three silent minutes (the kernel's default is
-# more than two hours), and entries of NAT gateways are kept alive. Each socket has timers of
-# its own: the probes of 10,000 tunnels that opened together, sent together, overflowed a
-# queue of the kernel, and 1,200 living peers were taken for dead.
-SOCKET_OPTIONS = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, range(1, 2)),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, range(1, 2)),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, range(30, 61)),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, range(10, 21)),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, range(6, 7)),
-)
 
 
 class Tunnel:
@@ -88,7 +75,7 @@ class Tunnel:
     def start(self) -> None:
         """Pass the early bytes on and begin to listen to both sides."""
         for flow in (self.up, self._down):
-            _set_options(flow.source)
+            prepare_tunnel(flow.source.sock)
         self.up.start()
         if not self.closed:
             self._down.start()
@@ -142,16 +129,18 @@ class Tunnel:
         if self.closed:
             return
         self.closed = True
-        resets = reset_watch()
-        for flow in (self.up, self._down):
-            flow.stop()
-            resets.remove(flow)
-        for flow in (self.up, self._down):
-            if reset:
-                flow.source.reset()
-            else:
-                flow.source.close()
-        self._on_closed(self)
+        try:
+            resets = reset_watch()
+            for flow in (self.up, self._down):
+                flow.stop()
+                resets.remove(flow)
+        finally:
+            for flow in (self.up, self._down):
+                if reset:
+                    flow.source.reset()
+                else:
+                    flow.source.close()
+            self._on_closed(self)
 
 
 class _Flow:
@@ -235,6 +224,11 @@ class _Flow:
         assert pipe is not None
         try:
             size = pipe.receive(self.source.sock)
+        except BlockingIOError:
+            # Urgent data, mostly: readable, but not for splice(2).
+            self.source.watch(self.move)
+            self.move()
+            return
         except OSError as error:
             self._received_nothing(error)
             return
@@ -268,6 +262,10 @@ class _Flow:
     def source_broke(self) -> None:
         """React to an error on the source, found by reading it or told by the kernel."""
         self._tunnel.source_broke(self)
+
+    def callback_failed(self) -> None:
+        """End the tunnel, since moving its bytes failed for a reason that nobody foresaw."""
+        self._tunnel.reset()
 
     def _resume(self) -> bool:
         """Do what the flow had to wait for; return whether it may read on."""
@@ -336,7 +334,11 @@ class _Flow:
 
     def _move_on(self) -> None:
         if not self.ended and not self._tunnel.closed:
-            self.move()
+            try:
+                self.move()
+            except Exception:  # of this kind of callback the loop does not tell whose it was
+                self.callback_failed()
+                raise
 
     def _block(self, stream: Stream, event: int) -> None:
         """Wait for ``event`` on ``stream`` instead of for something to read."""
@@ -350,10 +352,3 @@ class _Flow:
         self._blocked.close()
         self._blocked = None
         self.source.watch(self.move)
-
-
-def _set_options(stream: Stream) -> None:
-    if stream.sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):
-            for level, option, values in SOCKET_OPTIONS:
-                stream.sock.setsockopt(level, option, random.choice(values))

@@ -62,17 +62,24 @@ class Upgrades:
         route: Route,
         path: str,
     ) -> None:
+        """Pass the 101 on and start a tunnel; ``target`` is closed if that raises anything."""
         stream = client.stream
         stream.on_unread = None
         try:
             stream.write(answer)
-        except OSError:
-            stream.close()
+            tunnel = _RouteTunnel(
+                stream, target, self._transferred, self._closed, client.take_early_data(), early
+            )
+        except BaseException:  # such as ClientGone, while the client did not take the answer
             target.close()
-            return
-        tunnel = _RouteTunnel(
-            stream, target, self._transferred, self._closed, client.take_early_data(), early
-        )
+            raise
+        try:
+            self._run(tunnel, route, path)
+        except BaseException:
+            tunnel.reset()
+            raise
+
+    def _run(self, tunnel: _RouteTunnel, route: Route, path: str) -> None:
         tunnel.slot = route.slot
         assert self.server is not None
         self.server.tunnels[tunnel] = None

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn.workers import base
 from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
-from chp_gevent import allocator
+from chp_gevent import allocator, logs
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import (
     ACCEPTING,
@@ -30,6 +32,7 @@ from chp_gevent.channel.segment import (
 )
 from chp_gevent.options import Options
 from chp_gevent.patching import patch_child
+from chp_gevent.privileges import forget_environment, without_secrets
 from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
@@ -72,19 +75,29 @@ class ProxyWorker(GeventWorker):
     row: memoryview[int]
     beats: int = 0
     requests_before: int = 0
+    # The server that redirects to HTTPS, if there is one.
+    redirect: Any = None
+    redirect_sockets: Sequence[socket.socket] = ()
     is_noted: bool = False
     # Set when the worker is to stop, once it serves.
     _stopping: Any = None
 
     def equip(
-        self, options: Options, tls: TlsContexts, segment: Segment, journal: Journal, row: int
+        self,
+        options: Options,
+        tls: TlsContexts,
+        segment: Segment,
+        journal: Journal,
+        row: int,
+        redirect_sockets: Sequence[socket.socket],
     ) -> None:
         """Take what the arbiter shares with this worker; called before the fork."""
-        self.options = options
+        self.options = without_secrets(options)
         self.tls = tls
         self.segment = segment
         self.journal = journal
         self.row_index = row
+        self.redirect_sockets = redirect_sockets
         self.row = segment.row(row)
         self.row[ACCEPTING] = self.row[CAME_UP] = 0
 
@@ -113,15 +126,20 @@ class ProxyWorker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Build the data plane, then take the application that wraps it, if any does."""
+        import gevent
+
         from chp_gevent.channel.subscriber import Subscriber
+        from chp_gevent.http.mishaps import look_after
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
-        from chp_gevent.proxy.serving import WorkerHooks, server_settings
+        from chp_gevent.proxy.serving import WorkerHooks, redirect_server, server_settings
         from chp_gevent.proxy.upgrades import Upgrades
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
 
+        forget_environment(self.cfg.env_orig)
+        self.journal.give_up_writing()
         allocator.keep_read_buffers()
         row = self.row
         reset_gauges(row)
@@ -149,9 +167,12 @@ class ProxyWorker(GeventWorker):
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
         hooks = WorkerHooks(row, self._other_rows())
+        look_after(gevent.get_hub(), hooks.log)
         settings = server_settings(self.options, self.tls.public)
         self.server = HTTPServer(app, settings, self.sockets, hooks)
         upgrades.server = self.server
+        if self.redirect_sockets:
+            self.redirect = redirect_server(self.options, self.redirect_sockets)
 
     def _other_rows(self) -> list[memoryview[int]]:
         """Return the rows of the other workers, and those that a reload may put there."""
@@ -165,16 +186,20 @@ class ProxyWorker(GeventWorker):
         from gevent.event import Event
 
         self._stopping = stopping = Event()
-        self.server.start()
+        servers = [self.server, self.redirect] if self.redirect is not None else [self.server]
+        for server in servers:
+            server.start()
         while self.alive:
             self._beat()
             stopping.wait(HEARTBEAT)
-        self.server.drain()
-        for sock in self.sockets:
+        for server in servers:
+            server.drain()
+        for sock in (*self.sockets, *self.redirect_sockets):
             sock.close()
         self._drain()
         self._log_what_is_cut_off()
-        self.server.stop()
+        for server in servers:
+            server.stop()
         self.upstream.close()
 
     def _drain(self) -> None:
@@ -192,7 +217,9 @@ class ProxyWorker(GeventWorker):
                 deadline = min(deadline, time.monotonic() + self.options.drain_timeout)
                 continue
             self._beat()
-            if self.server.join(min(_DRAIN_LOOK, left), tunnels=not stops):
+            if self.server.join(min(_DRAIN_LOOK, left), tunnels=not stops) and (
+                self.redirect is None or self.redirect.join(min(_DRAIN_LOOK, left))
+            ):
                 break
 
     def _log_what_is_cut_off(self) -> None:
@@ -213,6 +240,7 @@ class ProxyWorker(GeventWorker):
 
     def _beat(self) -> None:
         self.notify()
+        logs.tell_losses()
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()
         self.upstream.close_idle(time.monotonic())

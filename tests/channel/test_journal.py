@@ -213,3 +213,30 @@ def test_a_removal_is_a_record_too(journal: Journal) -> None:
     batch = JournalReader(journal).read()
     assert batch is not None
     assert [messages.decode(record) for record in batch.records] == [Remove("/a")]
+
+
+@pytest.mark.parametrize("memory_files", [True, False])
+def test_who_gives_up_writing_still_reads_what_others_write(
+    monkeypatch: pytest.MonkeyPatch, memory_files: bool
+) -> None:
+    if not memory_files:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    journal = Journal(Segment(rows=1, routes=1))
+    writer = JournalWriter(journal)
+    writer.append(record(1))
+    # A worker has descriptors of its own, with the same numbers.
+    kept = [os.dup(file) for file in journal.files]
+    journal.give_up_writing()
+    for file in journal.files:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(file, b"x")
+        assert not os.get_inheritable(file)
+    writer._files, writer._file = tuple(kept), kept[0]  # type: ignore[assignment]
+    reader = JournalReader(journal)
+    writer.append(record(2))
+    batch = reader.read()
+    assert batch is not None
+    assert len(batch.records) == 2
+    for file in kept:
+        os.close(file)
+    journal.close()

@@ -85,6 +85,44 @@ def test_adding_a_route_again_keeps_its_slot_and_sets_its_activity_to_now(
     assert len(publisher.routes) == 1
 
 
+def test_a_path_that_has_a_route_again_has_its_slot_again(channel: Channel) -> None:
+    publisher = channel.publisher()
+    slots = {path: publisher.add(path, "http://t", b"{}").slot for path in ("/a", "/b", "/c")}
+    for path in slots:
+        assert publisher.remove(path)
+    assert {path: publisher.add(path, "http://t", b"{}").slot for path in ("/c", "/a")} == {
+        "/c": slots["/c"],
+        "/a": slots["/a"],
+    }
+    assert publisher.add("/d", "http://t", b"{}").slot == 3
+
+
+def test_a_new_publisher_knows_the_slots_of_paths_that_went(channel: Channel) -> None:
+    old = channel.publisher()
+    slots = {path: old.add(path, "http://t", b"{}").slot for path in ("/a", "/b", "/c")}
+    old.remove("/b")
+    assert channel.recovered().add("/b", "http://t", b"{}").slot == slots["/b"]
+
+
+def test_a_slot_that_somebody_else_has_taken_is_not_given_back(channel: Channel) -> None:
+    publisher = channel.publisher(resting_slots=1)
+    slot = publisher.add("/a", "http://t", b"{}").slot
+    publisher.remove("/a")
+    assert publisher.add("/b", "http://t", b"{}").slot == slot
+    assert publisher.add("/a", "http://t", b"{}").slot != slot
+
+
+def test_a_route_that_could_not_be_published_leaves_its_slot_to_its_path(
+    channel: Channel,
+) -> None:
+    publisher = channel.publisher()
+    slot = publisher.add("/a", "http://t", b"{}").slot
+    publisher.remove("/a")
+    with pytest.raises(UnicodeEncodeError):
+        publisher.add("/a", "http://\ud800", b"{}")
+    assert publisher.add("/a", "http://t", b"{}").slot == slot
+
+
 def test_what_a_worker_notes_is_the_activity(channel: Channel) -> None:
     publisher = channel.publisher()
     slot = publisher.add("/a", "http://a", b"{}").slot

@@ -209,7 +209,7 @@ class Sharing(ServerHooks):
         self.counts: list[int] = []
         self.accepting: list[bool] = []
 
-    def pause_before_accepting(self) -> float:
+    def pause_before_accepting(self, full: bool) -> float:
         return self.pauses.pop(0) if self.pauses else 0.0
 
     def on_connections(self, count: int) -> None:

@@ -110,20 +110,41 @@ def test_workers_is_the_number_of_proxy_processes(target: EchoTarget) -> None:
 
 
 @pytest.mark.ours
-def test_worker_connections_beyond_the_limit_wait_for_their_turn(target: EchoTarget) -> None:
-    flags = ["--worker-connections", "2", "--default-target", target.url]
-    with start_server(*flags) as proxy, ExitStack() as stack:
-        first, second = (stack.enter_context(proxy.client()) for _ in range(2))
-        for client in (first, second):
-            assert client.request(get("/")).status == 200
+def test_worker_connections_beyond_the_limit_wait_for_an_answer_to_end() -> None:
+    go_on = threading.Event()
+    with ExitStack() as stack:
+        slow = stack.enter_context(RawTarget(stalled(go_on, then=response())))
+        flags = ["--worker-connections", "2", "--default-target", slow.url]
+        proxy = stack.enter_context(start_server(*flags))
+        busy = [stack.enter_context(proxy.client()) for _ in range(2)]
+        for client in busy:
+            client.send(get("/"))
+        slow.wait_for_requests(2, complete=False)
         with proxy.client(timeout=0.3) as third:
-            third.send(get("/"))
+            third.send(get("/_chp_healthz"))
             with pytest.raises(TimeoutError):
                 third.read_response()
-            first.close()
+            go_on.set()
             third.socket.settimeout(10)
             assert third.read_response().status == 200
-        assert second.request(get("/")).status == 200
+        for client in busy:
+            assert client.read_response().status == 200
+        proxy.wait_for_log("warn: The proxy has as many connections as it may: others wait")
+
+
+@pytest.mark.ours
+def test_idle_connections_make_room_for_others(target: EchoTarget) -> None:
+    flags = ["--worker-connections", "4", "--keep-alive-timeout", "600000"]
+    with start_server(*flags, "--default-target", target.url) as proxy, ExitStack() as stack:
+        idle = [stack.enter_context(proxy.client()) for _ in range(4)]
+        for client in idle:
+            assert client.request(get("/")).status == 200
+        for _ in range(8):
+            client = stack.enter_context(proxy.client())
+            assert client.request(get("/")).status == 200
+        for client in idle:
+            client.assert_closed()
+        proxy.wait_for_log("warn: The proxy has as many connections as it may: silent ones are")
 
 
 @pytest.mark.ours
@@ -233,3 +254,27 @@ def test_the_token_of_the_api_comes_from_the_environment() -> None:
         for pid in proxy.tree():
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
             assert b"s3cret" not in command
+
+
+@pytest.mark.ours
+def test_workers_have_no_token_and_a_journal_that_they_only_read() -> None:
+    token = "a-token-to-look-for"
+    passphrase = {"CONFIGPROXY_API_SSL_KEY_PASSPHRASE": "a-passphrase-to-look-for"}
+    with start_server("--workers", "2", token=token, env=passphrase) as proxy:
+        assert proxy.api.routes() == {}, "the management process has it"
+        wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
+        for worker in proxy.worker_pids():
+            wait_until(lambda pid=worker: _is_frugal(pid), 10, "it has given up what it can")
+        proxy.api.add("/a", "http://127.0.0.1:1")
+        assert proxy.get("/a").status == 503, "and it follows the table"
+
+
+def _is_frugal(pid: int) -> bool:
+    if b"-to-look-for" in Path(f"/proc/{pid}/environ").read_bytes():
+        return False
+    flags = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        if "chp-gevent-journal" in os.readlink(f"/proc/{pid}/fd/{name}"):
+            lines = Path(f"/proc/{pid}/fdinfo/{name}").read_text(encoding="ascii").splitlines()
+            flags += [int(line.split()[1], 8) for line in lines if line.startswith("flags:")]
+    return len(flags) == 2 and all(flag & os.O_ACCMODE == os.O_RDONLY for flag in flags)

@@ -317,3 +317,23 @@ def test_a_thousand_tunnels_leave_no_descriptor_behind(start_proxy: StartProxy) 
         before = wait_until(lambda: processes.open_descriptors(worker), 1, "a number")
         open_and_end(1000)
         wait_until(lambda: processes.open_descriptors(worker) <= before, 5, "no descriptor left")
+
+
+@pytest.mark.ours
+def test_a_tunnel_is_activity_on_its_path_when_the_route_was_deleted_and_added_again(
+    start_proxy: StartProxy,
+) -> None:
+    with RawTarget(switched(echo)) as target:
+        proxy = start_proxy()
+        proxy.api.add("/user/ada", target.url)
+        with switched_client(proxy.client(), "/user/ada/ws") as client:
+            assert proxy.api.remove("/user/ada") == 204
+            proxy.api.add("/user/other", target.url)
+            proxy.api.add("/user/ada", target.url)
+            added = proxy.api.routes()["/user/ada"]["last_activity"]
+
+            def is_noted() -> bool:
+                assert says_back(client, "data")
+                return bool(proxy.api.routes()["/user/ada"]["last_activity"] > added)
+
+            wait_until(is_noted, 5, "the activity of the tunnel")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.processes import open_descriptors
 from tests.integration.server import Proxy, free_ports
 from tests.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
 from tests.peers.upgrades import KEY, SWITCHING, echo, receive, switched, switched_client, upgrade
@@ -340,3 +341,28 @@ def test_a_unix_socket_as_target(proxy: Proxy, add_route: AddRoute, tmp_path: Pa
         assert receive(client, 18) == b"over a UNIX socket"
         client.close()
         target.wait_for_connections(0, SOON)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("leave", [RawClient.half_close, RawClient.reset], ids=["FIN", "RST"])
+def test_a_client_that_leaves_before_it_has_its_101_leaves_nothing_behind(
+    start_proxy: Callable[..., Proxy], leave: Callable[[RawClient], None]
+) -> None:
+    padding = b"".join(b"X-%d: %s\r\n" % (n, b"y" * 1000) for n in range(115))
+    answer = SWITCHING[:-2] + padding + b"\r\n"
+    proxy = start_proxy("--worker-connections", "4")
+    (worker,) = proxy.worker_pids()
+    with RawTarget(switched(lambda exchange: None, answer=answer)) as target:
+        proxy.api.add("/", target.url)
+        assert proxy.get("/_chp_healthz").status == 200
+        before = open_descriptors(worker)
+        clients = [RawClient(proxy.address, narrow=True) for _ in range(3)]
+        for client in clients:
+            client.send(upgrade("/"))
+        target.wait_for_requests(3)
+        for client in clients:
+            leave(client)
+        wait_until(lambda: open_descriptors(worker) <= before, 10, "both sides of each are closed")
+        for client in clients:
+            client.close()
+    assert "Error" not in proxy.log()

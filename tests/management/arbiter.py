@@ -29,7 +29,7 @@ class ArbiterProcess:
     """The program, running while used as a context manager.
 
     Attributes:
-        api: address of the API; ``metrics`` and ``redirect`` are those of the other servers.
+        api: address of the API; ``metrics`` is that of the other server.
         child: process id of the management process.
     """
 
@@ -44,9 +44,7 @@ class ArbiterProcess:
         )
         self.child = 0
         addresses = self._event("listening")
-        self.api, self.metrics, self.redirect = (
-            ("127.0.0.1", addresses[name]) for name in ("api", "metrics", "redirect")
-        )
+        self.api, self.metrics = (("127.0.0.1", addresses[name]) for name in ("api", "metrics"))
 
     def start_child(self) -> None:
         """Have a management process forked, and wait until it serves."""
@@ -131,8 +129,7 @@ def _run(options: Options, log_path: str) -> None:
     log.addHandler(LineHandler(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)))
     log.setLevel(options.log_level.upper())
     sockets = {
-        name: [socket.create_server(("127.0.0.1", 0), backlog=128)]
-        for name in ("api", "metrics", "redirect")
+        name: [socket.create_server(("127.0.0.1", 0), backlog=128)] for name in ("api", "metrics")
     }
     _say(listening={name: each[0].getsockname()[1] for name, each in sockets.items()})
     segment = Segment(rows=4, routes=1000)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import gevent
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -22,7 +23,7 @@ from chp_gevent.management.counters import (
     take_management_row,
     worker_rows,
 )
-from chp_gevent.management.metrics import Metrics, MetricsApp
+from chp_gevent.management.metrics import COLLECTED_FOR, Metrics, MetricsApp
 from tests.management.calls import call_wsgi, conforming
 
 
@@ -164,6 +165,60 @@ def test_metrics_are_served_at_their_path(counted: Segment, method: str) -> None
     assert answer.status == 200
     assert answer.headers == [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")]
     assert b"requests_web 21.0\n" in answer.body
+
+
+class CountedMetrics:
+    """Metrics that say how often they have been collected, and let others run meanwhile."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def exposition(self) -> bytes:
+        """Collect."""
+        self.times += 1
+        number = self.times
+        gevent.sleep(0)
+        return b"%d" % number
+
+
+def test_metrics_are_collected_once_a_second() -> None:
+    now = 100.0
+    app = MetricsApp(CountedMetrics(), lambda: now)  # type: ignore[arg-type]
+
+    def ask() -> bytes:
+        return call_wsgi(app, "GET", "/metrics").body
+
+    assert [ask(), ask()] == [b"1", b"1"]
+    now += COLLECTED_FOR - 0.01
+    assert ask() == b"1"
+    now += 0.01
+    assert [ask(), ask()] == [b"2", b"2"]
+
+
+def test_requests_at_the_same_time_share_one_collection() -> None:
+    metrics = CountedMetrics()
+    app = MetricsApp(metrics)  # type: ignore[arg-type]
+    asking = [gevent.spawn(call_wsgi, app, "GET", "/metrics") for _ in range(10)]
+    gevent.joinall(asking, timeout=10)
+    assert [each.value.body for each in asking] == [b"1"] * 10
+
+
+def test_a_collection_that_fails_is_tried_again() -> None:
+    class Failing:
+        def exposition(self) -> bytes:
+            raise OSError("no /proc")
+
+    app = MetricsApp(Failing())  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(OSError, match="no /proc"):
+            call_wsgi(app, "GET", "/metrics")
+
+
+def test_others_run_while_the_processes_are_looked_at(counted: Segment) -> None:
+    metrics = Metrics(counted, lambda: 0, os.getppid())
+    ran = gevent.spawn(lambda: True)
+    metrics.exposition()
+    assert ran.ready()
 
 
 @pytest.mark.parametrize("target", ["/", "/metrics/", "/metrics?x=1", "/other"])

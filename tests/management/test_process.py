@@ -20,7 +20,6 @@ import trustme
 from chp_gevent.options import (
     Options,
     ProxyOptions,
-    RedirectOptions,
     ServerTlsOptions,
     StatsdOptions,
     TcpAddress,
@@ -32,7 +31,6 @@ from tests.peers import RawClient, Response, fetch, get, wait_until
 OPTIONS = Options(
     listen=TcpAddress("", 8443),
     api=TcpAddress("127.0.0.1", 0),
-    redirect=RedirectOptions(TcpAddress("", 0), to_port=8443),
     default_target="http://127.0.0.1:9",
 )
 TARGET = '{"target": "http://127.0.0.1:10", "user": "x"}'
@@ -66,8 +64,8 @@ def call(arbiter: ArbiterProcess, method: str, path: str, body: str = "") -> Res
 
 def api_request(method: str, path: str, body: str = "") -> str:
     """Return a call of the API as text."""
-    lines = [f"{method} /api/routes{path} HTTP/1.1", "Host: h", f"Content-Length: {len(body)}"]
-    return "\r\n".join([*lines, "", body])
+    lines = ["Host: localhost", f"Content-Length: {len(body)}", "", body]
+    return "\r\n".join([f"{method} /api/routes{path} HTTP/1.1", *lines])
 
 
 def table(arbiter: ArbiterProcess) -> dict[str, Any]:
@@ -89,11 +87,9 @@ def metric(arbiter: ArbiterProcess, sample: str) -> float:
 def test_a_server_starts_with_its_default_route(start: Start) -> None:
     arbiter = start(OPTIONS)
     assert list(table(arbiter)) == ["/"]
-    port = arbiter.redirect[1]
-    assert arbiter.lines()[:3] == [
+    assert arbiter.lines()[:2] == [
         "info: Adding route / -> http://127.0.0.1:9",
         "info: Route added / -> http://127.0.0.1:9",
-        f"info: Added HTTP to HTTPS redirection from {port} to 8443",
     ]
 
 
@@ -104,8 +100,6 @@ def test_a_server_without_a_default_target_starts_empty(start: Start) -> None:
 def test_every_server_has_its_socket(start: Start) -> None:
     arbiter = start(OPTIONS)
     assert fetch(arbiter.metrics, get("/metrics")).status == 200
-    answer = fetch(arbiter.redirect, get("/x", host="h"))
-    assert answer.all("location") == ["https://h:8443/x"]
     assert metric(arbiter, "chp_routes") == 1
 
 
@@ -118,6 +112,40 @@ def test_host_routing_reaches_the_table(start: Start) -> None:
 def test_the_token_reaches_the_api(start: Start) -> None:
     arbiter = start(replace(OPTIONS, auth_token="s3cret"))
     assert call(arbiter, "GET", "").status == 403
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 500000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("authorization", ["X: y", "Authorization: token wrong"])
+def test_without_the_token_no_body_is_waited_for(
+    start: Start, framing: str, authorization: str
+) -> None:
+    arbiter = start(replace(OPTIONS, auth_token="s3cret"))
+    with RawClient(arbiter.api) as client:
+        client.send(
+            f"POST /api/routes/a HTTP/1.1\r\nHost: h\r\n{framing}\r\n{authorization}\r\n\r\n"
+        )
+        answer = client.read_response()
+        assert (answer.status, answer.all("connection")) == (403, ["close"])
+        client.assert_closed()
+
+
+def test_without_the_token_who_has_sent_a_body_can_read_the_answer(start: Start) -> None:
+    arbiter = start(replace(OPTIONS, auth_token="s3cret"))
+    body = "x" * 1_000_000
+    assert call(arbiter, "POST", "/a", body).status == 403
+
+
+def test_with_the_token_a_body_that_is_too_large_is_refused_and_nothing_is_lost(
+    start: Start,
+) -> None:
+    arbiter = start(replace(OPTIONS, auth_token="s3cret"))
+    with RawClient(arbiter.api) as client:
+        lines = ["POST /api/routes/a HTTP/1.1", "Host: h", "Authorization: token s3cret"]
+        client.send("\r\n".join([*lines, "Content-Length: 1048577", "", ""]))
+        assert client.read_response().status == 413
+    with RawClient(arbiter.api) as client:
+        answer = client.request(get("/api/routes", "Authorization: token s3cret"))
+        assert list(json.loads(answer.body)) == ["/"]
     allowed = get("/api/routes", "Authorization: token s3cret")
     assert fetch(arbiter.api, allowed).status == 200
 

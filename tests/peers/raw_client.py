@@ -15,7 +15,8 @@ from tests.peers.messages import ByteSource, Incomplete, Response
 class RawClient:
     """One connection to the proxy at ``address`` (host and port, or a UNIX socket's path).
 
-    Every read raises TimeoutError after ``timeout`` seconds without a byte.
+    Every read raises TimeoutError after ``timeout`` seconds without a byte. A ``narrow`` one has
+    small packets and a kernel that takes little more than it reads.
     """
 
     def __init__(
@@ -25,12 +26,19 @@ class RawClient:
         timeout: float = 10.0,
         tls: ssl.SSLContext | None = None,
         server_name: str = "localhost",
+        narrow: bool = False,
     ) -> None:
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.connect(address)
+        elif narrow:
+            self.socket = socket.socket()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            self.socket.connect(address)
         else:
             self.socket = socket.create_connection(address, timeout=timeout)
+        if not isinstance(address, str):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)

@@ -10,6 +10,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
+import gevent
 import pytest
 
 from chp_gevent.channel.journal import Journal
@@ -214,6 +215,20 @@ def test_a_body_that_ends_too_early_never_passes_for_a_whole_one(
     assert target.requests[0].connection != target.requests[1].connection
 
 
+class Broken(io.BytesIO):
+    """An input that fails for a reason that nobody foresaw."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise RuntimeError("no input")
+
+
+def test_a_body_that_cannot_be_read_ends_the_request(server: Server, target: RawTarget) -> None:
+    asked = environ(REQUEST_METHOD="POST", CONTENT_LENGTH="5", **{"wsgi.input": Broken()})
+    with gevent.Timeout(10), pytest.raises(RuntimeError, match="no input"):
+        server.call(asked)
+    target.wait_for_connections(0)
+
+
 @pytest.mark.parametrize(
     ("method", "reply", "expected"),
     [
@@ -249,7 +264,7 @@ def test_every_kind_of_answer_is_proper_wsgi(
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/dead/x", "503 Service Unavailable"), ("/%", "500 Internal Server Error")],
+    [("/dead/x", "503 Service Unavailable"), ("/%", "404 Not Found")],
 )
 def test_an_error_is_proper_wsgi(server: Server, path: str, status: str) -> None:
     server.table.add(Route("/dead", "http://127.0.0.1:1", 0))

@@ -92,3 +92,9 @@ def test_shares_are_even_although_the_kernel_wakes_some_more_often() -> None:
             rows[number][OPEN_CONNECTIONS] += 1
             taken += 1
     assert max(row[OPEN_CONNECTIONS] for row in rows) <= 1.5 * 16
+
+
+@pytest.mark.parametrize(("theirs", "pauses"), [(99, True), (100, False)])
+def test_a_full_worker_leaves_connections_to_whoever_has_room(theirs: int, pauses: bool) -> None:
+    share = FairShare(row_of(100), [row_of(theirs)])
+    assert (share.pause(full=True) > 0) == pauses

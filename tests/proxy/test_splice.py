@@ -9,9 +9,12 @@ import random
 import socket
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
+from gevent import get_hub
 
+from chp_gevent.http.mishaps import look_after
 from chp_gevent.proxy import tunnel
 from chp_gevent.proxy.splice import Splicer, splicer
 from tests.peers.duplex import DuplexPeer
@@ -19,10 +22,12 @@ from tests.peers.loopback import reset_on_close
 from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE
 from tests.proxy.tunnels import (
     at_once,
+    ends_with_reset,
     fill,
     in_background,
     in_thread,
     run_loop,
+    run_until,
     tcp_pair,
 )
 
@@ -190,3 +195,97 @@ def test_a_target_that_breaks_in_the_middle_leaves_nothing_for_the_next_tunnel(j
     assert broken.closings == [broken.tunnel]
 
     check_passing(other.client, other.target, 4 * MEGABYTE)
+
+
+# -- what must never come out of the pipe, and what must never wait in front of it
+
+
+def test_bytes_that_nobody_took_out_never_come_out_to_somebody_else(pairs):
+    (writer, source), (reader, sink) = pairs
+    pipe = Splicer()
+    writer.sendall(b"left behind by an exception")
+    assert pipe.receive(source)
+    writer.sendall(b"mine")
+    assert pipe.receive(source) == 4
+    assert pipe.send(sink)
+    assert reader.recv(100) == b"mine"
+
+
+def test_a_move_whose_outcome_is_unknown_is_not_trusted(pairs, monkeypatch):
+    (writer, source), (reader, sink) = pairs
+    pipe, splice = Splicer(), os.splice
+
+    def interrupted(*args: Any) -> int:
+        splice(*args)
+        raise KeyboardInterrupt
+
+    writer.sendall(b"whose are these?")
+    monkeypatch.setattr(os, "splice", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipe.receive(source)
+    monkeypatch.undo()
+    writer.sendall(b"mine")
+    assert pipe.receive(source) == 4
+    assert pipe.send(sink)
+    assert reader.recv(100) == b"mine"
+
+
+def test_without_descriptors_for_another_pipe_the_bytes_are_left_to_recv(pairs, monkeypatch):
+    (writer, source), (reader, sink) = pairs
+    pipe = Splicer()
+    writer.sendall(b"left behind")
+    assert pipe.receive(source)
+    writer.sendall(b"mine")
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pipe2", none_left)
+        for _ in range(2):
+            with pytest.raises(BlockingIOError):
+                pipe.receive(source)
+    assert pipe.receive(source) == 4
+    assert pipe.send(sink)
+    assert reader.recv(100) == b"mine"
+
+
+def test_a_tunnel_that_fails_is_reset_and_its_bytes_go_to_nobody_else(join, spliced, log, lines):
+    failing: list[bool] = []
+
+    def on_transfer(*_: object) -> None:
+        if failing:
+            raise ValueError("no such row")
+
+    hub = get_hub()
+    look_after(hub, log)
+    try:
+        broken, other = join(on_transfer=on_transfer), join()
+        check_passing(broken.client, broken.target)
+        assert spliced
+        failing.append(True)
+        broken.client.send(bytes(50_000))
+        run_until(lambda: broken.closings, "the tunnel is closed")
+        assert in_thread(ends_with_reset, broken.client)
+        check_passing(other.client, other.target)
+    finally:
+        del hub.handle_error
+    assert lines == ["error: Error in the event loop: ValueError: no such row"]
+
+
+def test_urgent_data_keeps_nothing_waiting(join, spliced, monkeypatch):
+    joined = join()
+    check_passing(joined.client, joined.target)
+    assert spliced
+    moves = []
+    receive = Splicer.receive
+    monkeypatch.setattr(
+        Splicer, "receive", lambda self, source: moves.append(1) or receive(self, source)
+    )
+    joined.client.socket.send(b"!", socket.MSG_OOB)
+    run_loop(0.05)
+    joined.client.send(b"behind")
+    assert in_thread(joined.target.receive_exactly, 6) == b"behind"
+    run_loop(0.2)
+    assert len(moves) < 5, "it rests when there is nothing to do"
+    check_passing(joined.client, joined.target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chp_gevent.management.redirect import Redirect
+from chp_gevent.proxy.redirect import Redirect
 from tests.management.calls import call_wsgi, conforming
 
 
