@@ -119,7 +119,8 @@ class ProxyOptions:
 
     ``timeout`` (a silent client is disconnected) and ``proxy_timeout`` (a silent target is a 503)
     are None for never. ``trusted_proxies`` is None when X-Forwarded-* of every peer is appended
-    to, as CHP does; otherwise those of any peer outside the networks are replaced.
+    to, as CHP does; otherwise those of any peer outside the networks are replaced, and what one
+    inside says of protocol, port and host is kept.
     """
 
     x_forward: bool = True

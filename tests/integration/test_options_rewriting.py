@@ -133,7 +133,7 @@ LOCATIONS = [
     (302, "http://TARGET/", "http://HOST/", "https://TARGET/"),
     (307, "http://TARGET/x", "http://HOST/x", "https://TARGET/x"),
     (308, "http://TARGET/%7Ex//y", "http://HOST/%7Ex//y", "https://TARGET/%7Ex//y"),
-    (303, "http://TARGET/x", None, None),
+    (300, "http://TARGET/x", None, None),
     (200, "http://TARGET/x", None, None),
     (404, "http://TARGET/x", None, None),
     (302, "/relative", None, None),
@@ -142,6 +142,8 @@ LOCATIONS = [
     (302, "http://127.0.0.1/other-port", None, None),
     (302, "", None, None),
 ]
+if not OTHER_COMMAND:  # which forgets it
+    LOCATIONS.append((303, "http://TARGET/x", "http://HOST/x", "https://TARGET/x"))
 
 
 @pytest.mark.parametrize("how", ["auto", "protocol", "both"])
