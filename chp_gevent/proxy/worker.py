@@ -166,7 +166,7 @@ class ProxyWorker(GeventWorker):
         wsgi.install(proxy)
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
-        hooks = WorkerHooks(row, self._other_rows())
+        self.hooks = hooks = WorkerHooks(row, self._other_rows())
         look_after(gevent.get_hub(), hooks.log)
         settings = server_settings(self.options, self.tls.public)
         self.server = HTTPServer(app, settings, self.sockets, hooks)
@@ -175,10 +175,10 @@ class ProxyWorker(GeventWorker):
             self.redirect = redirect_server(self.options, self.redirect_sockets)
 
     def _other_rows(self) -> list[memoryview[int]]:
-        """Return the rows of the other workers, and those that a reload may put there."""
+        """Return the rows that other workers have, or may have after reloads."""
         if self.options.workers == 1:
             return []
-        rows = range(min(2 * self.options.workers, self.segment.rows - 1))
+        rows = range(self.segment.rows - 1)
         return [self.segment.row(index) for index in rows if index != self.row_index]
 
     def run(self) -> None:
@@ -241,6 +241,7 @@ class ProxyWorker(GeventWorker):
     def _beat(self) -> None:
         self.notify()
         logs.tell_losses()
+        self.hooks.look_around()
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()
         self.upstream.close_idle(time.monotonic())
