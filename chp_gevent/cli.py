@@ -106,6 +106,8 @@ Processes and limits:
   --max-header-size BYTES          Larger header sections are answered 431. [default: 65536]
   --max-headers N                  More header fields are answered 431. [default: 128]
   --header-timeout SECONDS         Time to receive a header section, else 408. [default: 60]
+  --connect-timeout SECONDS        Time to connect to a target, its name and TLS included, else
+                                   503. [default: 10]
 """
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 
 from chp_gevent.options import ProxyOptions
+from chp_gevent.proxy.connecting import Connector
 from chp_gevent.proxy.target import Target, parse_target
 from chp_gevent.proxy.target_connection import (
-    CONNECT_TIMEOUT,
     TargetConnection,
     TargetError,
     TLSTargetConnection,
@@ -58,6 +58,7 @@ class _IdleConnections:
 class _PoolMixin:
     QueueCls: Any = _IdleConnections
     pool: Any
+    connector: Connector
     make_room: Callable[[], None]
 
     def acquire(self) -> TargetConnection:
@@ -77,6 +78,7 @@ class _PoolMixin:
                 return connection
             connection.close()
         connection = self._new_conn()  # type: ignore[attr-defined]
+        connection.connector = self.connector
         connection.make_room = self.make_room
         return connection
 
@@ -135,9 +137,9 @@ class Upstream:
     """All targets of a worker and the pools of connections to them."""
 
     def __init__(self, options: ProxyOptions) -> None:
+        self._connector = Connector(options.connect_timeout)
         self._manager = PoolManager(
             num_pools=10_000,
-            timeout=CONNECT_TIMEOUT,
             retries=False,
             ssl_context=client_context(options.client_tls),
         )
@@ -168,6 +170,7 @@ class Upstream:
                     "port": target.port,
                 },
             )
+            pool.connector = self._connector  # type: ignore[attr-defined]
             pool.make_room = self._close_all_idle  # type: ignore[attr-defined]
             found = self._targets[url] = (target, pool)
             self._shares[pool] += 1
