@@ -30,7 +30,7 @@ from chp_gevent.names.lookups import Answer, Lookup, Lookups
 FindAddresses = Callable[[str], Sequence[Address]]
 
 
-class NameUnanswered(Exception):
+class NameUnanswered(TimeoutError):
     """A name that the resolver does not answer for; ``seconds`` is for how long it has not."""
 
     def __init__(self, seconds: float) -> None:
@@ -69,7 +69,7 @@ class Resolver:
 
         It waits until the look-up ends, or the caller's ``gevent.Timeout``. Raises what
         ``getaddrinfo`` does, ``OSError`` (``gaierror``) and ``UnicodeError``; ``RuntimeError``
-        when there can be no thread; and ``NameUnanswered`` when others have waited in vain.
+        when there can be no thread; ``NameUnanswered`` when others have waited in vain.
         """
         answer = self._lookups.remembered(name) or self._wait(name)
         error = answer.error
@@ -92,16 +92,32 @@ class Resolver:
         return lookup.answer
 
     def _start(self, lookup: Lookup[Any]) -> None:
-        get_original("_thread", "start_new_thread")(self._run, (lookup,))
+        ended = self._loop.async_()
+        outcome: list[tuple[Answer, float]] = []
+        ended.start(self._take, lookup, outcome, ended)
+        try:
+            start_thread = get_original("_thread", "start_new_thread")
+            start_thread(self._run, (lookup.name, outcome, ended.send))
+        except BaseException:
+            ended.stop()
+            ended.close()
+            raise
 
-    def _run(self, lookup: Lookup[Any]) -> None:
+    def _run(
+        self, name: str, outcome: list[tuple[Answer, float]], tell: Callable[[], None]
+    ) -> None:
         """Runs in a thread; nothing may be raised here."""
         started = time.monotonic()
         try:
-            answer = Answer(tuple(self._find(lookup.name)))
+            answer = Answer(tuple(self._find(name)))
         except Exception as error:
             # OSError itself too: without a descriptor, or a module that nsswitch.conf names.
             lasting = getattr(error, "errno", None) not in NO_DESCRIPTORS
             answer = Answer(error=error.with_traceback(None), lasting=lasting)
-        took = time.monotonic() - started
-        self._loop.run_callback_threadsafe(self._lookups.finish, lookup, answer, took)
+        outcome.append((answer, time.monotonic() - started))
+        tell()
+
+    def _take(self, lookup: Lookup[Any], outcome: list[tuple[Answer, float]], ended: Any) -> None:
+        ended.stop()
+        ended.close()
+        self._lookups.finish(lookup, *outcome[0])
