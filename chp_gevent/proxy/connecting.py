@@ -73,7 +73,7 @@ class Connector:
         order = self._working.in_order(service, addresses, time.monotonic())
         try:
             sock, worked = Race(order, port).run()
-        except OSError:
+        except (OSError, gevent.Timeout):
             self._working.forget(service)
             raise
         self._working.note(service, order, worked, time.monotonic())
@@ -228,7 +228,7 @@ class Race:
         try:
             if seconds is not None:
                 timer = self._hub.loop.timer(seconds)
-                timer.start(self._greenlet.switch)
+                timer.start(self._greenlet.switch, update=True)
             self._hub.switch()
         finally:
             if timer is not None:

@@ -7,6 +7,7 @@ response read here. Imported in workers only, after monkey patching.
 from __future__ import annotations
 
 import select
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import gevent
 from gevent import socket as gevent_socket
 from gevent.monkey import get_original
+from gevent.ssl import SSLSocket
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
@@ -31,6 +33,7 @@ from chp_gevent.http.wire import (
 from chp_gevent.names.resolver import NameUnanswered
 from chp_gevent.proxy.connecting import Connector, Sock, connect_to_unix
 from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure
+from chp_gevent.tls import describe_failure
 
 # What a target's header section may have; Node's limit is 16 KB, tornado's 64 KB.
 MAX_RESPONSE_HEAD = 131072
@@ -158,7 +161,7 @@ class TargetConnection(HTTPConnection):
             else:
                 stream.write_all(*parts)
         except OSError as error:
-            raise TargetError(_break_off(error)) from error
+            raise _break_off(error) from error
 
     def read_response(
         self, method: str, on_interim: Callable[[ResponseHead], None]
@@ -200,7 +203,7 @@ class TargetConnection(HTTPConnection):
         try:
             data = self.stream.read_next()  # type: ignore[union-attr]
         except OSError as error:
-            raise TargetError(_break_off(error), answered=bool(received)) from error
+            raise _break_off(error, answered=bool(received)) from error
         if not data:
             raise TargetError("target closed the connection", answered=bool(received))
         return received + data if received else data
@@ -246,6 +249,27 @@ class UnixTargetConnection(TargetConnection):
         return connect_to_unix(self._dns_host)
 
 
+class _ClosingSocket(SSLSocket):
+    """Closes when its handshake is broken off: gevent's does so after an ``OSError`` only."""
+
+    def do_handshake(self) -> None:  # type: ignore[override]
+        """As that of ``SSLSocket``."""
+        try:
+            super().do_handshake()
+        except BaseException:
+            self.close()
+            raise
+
+
+def closing_when_broken_off(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Have the sockets of a context close when a timeout, or a client that left, interrupts them.
+
+    Nobody else could: while it shakes hands, urllib3 has not been given the socket yet.
+    """
+    context.sslsocket_class = _ClosingSocket
+    return context
+
+
 def response_body(head: ResponseHead, received: Buffer) -> tuple[BodyDecoder, Buffer]:
     """Return the decoder of a response's body and the part of it that is in ``received``.
 
@@ -286,5 +310,10 @@ def _head_too_large() -> TargetError:
     return TargetError("malformed response: header section too large", answered=True)
 
 
-def _break_off(error: OSError) -> str:
-    return f"target broke off: {error.strerror or error}"
+def _break_off(error: OSError, *, answered: bool = False) -> TargetError:
+    if isinstance(error, ssl.SSLError):
+        # With TLS 1.3, a target says only now that it wants another certificate, or one at all.
+        reason, kind = describe_failure(error), FailureKind.TLS
+    else:
+        reason, kind = str(error.strerror or error), FailureKind.OTHER
+    return TargetError(f"target broke off: {reason}", answered=answered, kind=kind)

@@ -21,6 +21,7 @@ from chp_gevent.proxy.target_connection import (
     TargetError,
     TLSTargetConnection,
     UnixTargetConnection,
+    closing_when_broken_off,
 )
 from chp_gevent.tls import client_context
 
@@ -141,7 +142,7 @@ class Upstream:
         self._manager = PoolManager(
             num_pools=10_000,
             retries=False,
-            ssl_context=client_context(options.client_tls),
+            ssl_context=closing_when_broken_off(client_context(options.client_tls)),
         )
         self._manager.pool_classes_by_scheme = {
             "http": TargetPool,
@@ -159,22 +160,29 @@ class Upstream:
         if found is None:
             try:
                 target = parse_target(url)
+                pool = self._pool(target)
             except ValueError as error:
                 raise TargetError(str(error)) from error
-            pool = self._manager.connection_from_pool_key(
-                _pool_key(target),  # type: ignore[arg-type]
-                {
-                    **self._manager.connection_pool_kw,
-                    "scheme": target.scheme,
-                    "host": target.host,
-                    "port": target.port,
-                },
-            )
-            pool.connector = self._connector  # type: ignore[attr-defined]
-            pool.make_room = self._close_all_idle  # type: ignore[attr-defined]
             found = self._targets[url] = (target, pool)
             self._shares[pool] += 1
         return found
+
+    def _pool(self, target: Target) -> Any:
+        """Return the pool of a target. Raises ``ValueError`` (urllib3 dislikes the host)."""
+        # In brackets urllib3 takes "fe80::1%eth0" for what it is.
+        host = f"[{target.host}]" if _is_ipv6(target) else target.host
+        pool: Any = self._manager.connection_from_pool_key(
+            _pool_key(target),  # type: ignore[arg-type]
+            {
+                **self._manager.connection_pool_kw,
+                "scheme": target.scheme,
+                "host": host,
+                "port": target.port,
+            },
+        )
+        pool.connector = self._connector
+        pool.make_room = self._close_all_idle
+        return pool
 
     def retire(self, url: str) -> None:
         """Take note that a route to a target is gone.
@@ -211,6 +219,10 @@ class Upstream:
         """Close all idle connections."""
         for url in list(self._targets):
             self._forget(url)
+
+
+def _is_ipv6(target: Target) -> bool:
+    return ":" in target.host and target.scheme != "http+unix"
 
 
 def _pool_key(target: Target) -> tuple[str, str, int]:
