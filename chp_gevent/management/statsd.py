@@ -83,7 +83,7 @@ class StatsdReporter:
                 self._retry_at = now + _RETRY_INTERVAL
                 self._client = self._connected_client()
             self._send(before, totals)
-        except (OSError, UnicodeError, RuntimeError) as error:
+        except (OSError, UnicodeError) as error:
             self._log_failure(error)
 
     def _connected_client(self) -> _ConnectedClient:

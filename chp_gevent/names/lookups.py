@@ -87,7 +87,7 @@ class Lookups(Generic[S]):
 
     Args:
         start: has a thread look a name up, which ends with a call of :meth:`finish`; it may
-            raise ``OSError`` or ``RuntimeError`` when there can be no thread.
+            raise ``OSError`` when there can be no thread.
         new_signal: makes what the waiters of one look-up wait for.
         clock: monotonic time in seconds.
     """
@@ -178,7 +178,7 @@ class Lookups(Generic[S]):
     def _run(self, lookup: Lookup[S]) -> None:
         try:
             self._start(lookup)
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             self._conclude(lookup, Answer(error=error, lasting=False), prompt=False)
             return
         lookup.running = True

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _socket
 import encodings.idna  # noqa: F401  (getaddrinfo's, which a thread must not be the first to import)
+import errno
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -68,8 +69,8 @@ class Resolver:
         """Return the addresses of a name, waiting for them if they are not remembered.
 
         It waits until the look-up ends, or the caller's ``gevent.Timeout``. Raises what
-        ``getaddrinfo`` does, ``OSError`` (``gaierror``) and ``UnicodeError``; ``RuntimeError``
-        when there can be no thread; ``NameUnanswered`` when others have waited in vain.
+        ``getaddrinfo`` does, ``OSError`` (``gaierror``) and ``UnicodeError``; ``OSError`` with
+        ``EAGAIN`` when there can be no thread; ``NameUnanswered`` when others waited in vain.
         """
         answer = self._lookups.remembered(name) or self._wait(name)
         error = answer.error
@@ -98,10 +99,10 @@ class Resolver:
         try:
             start_thread = get_original("_thread", "start_new_thread")
             start_thread(self._run, (lookup.name, outcome, ended.send))
-        except BaseException:
+        except RuntimeError as error:
             ended.stop()
             ended.close()
-            raise
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def _run(
         self, name: str, outcome: list[tuple[Answer, float]], tell: Callable[[], None]

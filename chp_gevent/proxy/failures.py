@@ -72,8 +72,8 @@ def failure(error: BaseException, stage: Stage, seconds: float) -> tuple[Failure
         return FailureKind.OTHER, os.strerror(number).lower()
     if stage is Stage.HANDSHAKE:
         return FailureKind.TLS, f"TLS handshake failed: {_in_handshake(error)}"
-    if isinstance(error, RuntimeError):
-        return FailureKind.OTHER, f"{stage.value} failed: {error}"  # no thread could be started
+    if stage is Stage.LOOK_UP and number == errno.EAGAIN:  # there could be no thread
+        return FailureKind.OTHER, f"name look-up failed: {_words(error)}"
     if stage is Stage.LOOK_UP:
         return FailureKind.NAME, f"name does not resolve: {_words(error)}"
     if number == errno.ECONNREFUSED:

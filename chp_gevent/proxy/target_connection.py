@@ -98,7 +98,7 @@ class TargetConnection(HTTPConnection):
             raise self._unreached(*expiry(self._stage, self.connector.timeout)) from expired
         except NameUnanswered as error:
             raise self._unreached(FailureKind.NAME, str(error)) from error
-        except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        except (HTTPError, OSError, ValueError) as error:
             seconds = time.monotonic() - started
             raise self._unreached(*failure(error, self._stage, seconds)) from error
         finally:

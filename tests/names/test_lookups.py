@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
@@ -175,7 +176,7 @@ def test_what_nobody_waits_for_is_not_begun(desk: Desk) -> None:
 
 
 def test_without_a_thread_those_who_wait_are_told(desk: Desk) -> None:
-    desk.refusal = RuntimeError("can't start new thread")
+    desk.refusal = OSError(errno.EAGAIN, "can't start new thread")
     lookup = desk.lookups.join("a")
     assert lookup.finished.is_set
     assert lookup.answer is not None

@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
+from chp_gevent.names import resolver as module
 from chp_gevent.names.addresses import Address
 from chp_gevent.names.lookups import PLACES
 from chp_gevent.names.resolver import NameUnanswered, Resolver, system_addresses
@@ -125,6 +126,22 @@ def test_that_descriptors_have_run_out_is_not_remembered(names: Names) -> None:
         resolver.addresses("no descriptors")
     assert caught.value.errno == errno.EMFILE
     assert resolver.addresses("no descriptors") == tuple(FOUND)
+
+
+def test_without_a_thread_there_is_an_error_and_the_next_one_tries_again(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver = Resolver(10, names)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "get_original", lambda *_: refuse)
+        with pytest.raises(OSError, match="can't start new thread") as caught:
+            resolver.addresses("hub")
+    assert caught.value.errno == errno.EAGAIN
+    assert resolver.addresses("hub") == tuple(FOUND)
 
 
 def test_the_system_is_asked_and_its_errors_are_passed_on() -> None:

@@ -33,7 +33,7 @@ NO_TLS.reason = "WRONG_VERSION_NUMBER"
         (os_error(errno.EBUSY), Stage.LOOK_UP, "name", "name does not resolve: device or res"),
         (UnicodeError("label too long"), Stage.LOOK_UP, "name", "name does not resolve: label too"),
         (
-            RuntimeError("can't start new thread"),
+            OSError(errno.EAGAIN, "Can't start thread"),
             Stage.LOOK_UP,
             "other",
             "name look-up failed: ca",
