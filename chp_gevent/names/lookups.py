@@ -23,7 +23,7 @@ FAILURE_LIFETIME = 1.0
 # A look-up within so many seconds is a prompt one. glibc asks again after 5 s without an answer.
 PROMPT = 1.0
 
-# Look-ups that run at once, a thread each (some 0.1 MB while it lasts).
+# Look-ups that run at once, a thread each (some 20 KB resident while it lasts).
 PLACES = 64
 # How many of the places are left to names whose last look-up was prompt.
 RESERVED_PLACES = 16
