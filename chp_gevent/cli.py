@@ -113,6 +113,8 @@ Processes and limits:
   --header-timeout SECONDS         Time to receive a header section, else 408. [default: 60]
   --body-timeout SECONDS           Give up a client that sends nothing more of a body, or takes
                                    nothing more of an answer; 0 is never. [default: 300]
+  --connect-timeout SECONDS        Time to connect to a target, its name and TLS included, else
+                                   503. [default: 10]
 """
 
 

@@ -29,6 +29,8 @@ from chp_gevent.routing.target_url import check_target_url
 
 _DEFAULT_API_PORT = 8001  # CHP's, when clients connect to a UNIX socket
 _MAX_WORKERS = 256
+# Seconds. The kernel gives up connecting after 127; more is a number of milliseconds.
+_MAX_CONNECT_TIMEOUT = 300.0
 _MOST_DEFAULT_WORKERS = 8  # each worker holds a copy of the table: more are for who asks
 
 _LOG_LEVELS = {
@@ -199,6 +201,7 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
         error_path=error_path,
         timeout=arguments.milliseconds("--timeout"),
         proxy_timeout=arguments.milliseconds("--proxy-timeout"),
+        connect_timeout=_set(arguments.seconds("--connect-timeout", 0.1, _MAX_CONNECT_TIMEOUT)),
         keep_alive_timeout=(
             arguments.milliseconds("--keep-alive-timeout") or ProxyOptions.keep_alive_timeout
         ),

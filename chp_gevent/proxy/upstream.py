@@ -14,13 +14,14 @@ from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 
+from chp_gevent.proxy.connecting import Connector
 from chp_gevent.proxy.target import Target, parse_target
 from chp_gevent.proxy.target_connection import (
-    CONNECT_TIMEOUT,
     TargetConnection,
     TargetError,
     TLSTargetConnection,
     UnixTargetConnection,
+    closing_when_broken_off,
 )
 
 # Idle connections kept per target and worker, and for how many seconds. Node keeps 256, but with
@@ -57,6 +58,7 @@ class _IdleConnections:
 class _PoolMixin:
     QueueCls: Any = _IdleConnections
     pool: Any
+    connector: Connector
     make_room: Callable[[], None]
 
     def acquire(self) -> TargetConnection:
@@ -76,6 +78,7 @@ class _PoolMixin:
                 return connection
             connection.close()
         connection = self._new_conn()  # type: ignore[attr-defined]
+        connection.connector = self.connector
         connection.make_room = self.make_room
         return connection
 
@@ -133,15 +136,16 @@ class UnixTargetPool(_PoolMixin, HTTPConnectionPool):
 class Upstream:
     """All targets of a worker and the pools of connections to them.
 
-    ``tls`` is the context of connections to ``https`` targets.
+    ``tls`` is the context of connections to ``https`` targets, ``connect_timeout`` the limit for
+    connecting in seconds.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, connect_timeout: float) -> None:
+        self._connector = Connector(connect_timeout)
         self._manager = PoolManager(
             num_pools=10_000,
-            timeout=CONNECT_TIMEOUT,
             retries=False,
-            ssl_context=tls,
+            ssl_context=closing_when_broken_off(tls),
         )
         self._manager.pool_classes_by_scheme = {
             "http": TargetPool,
@@ -159,21 +163,29 @@ class Upstream:
         if found is None:
             try:
                 target = parse_target(url)
+                pool = self._pool(target)
             except ValueError as error:
                 raise TargetError(str(error)) from error
-            pool = self._manager.connection_from_pool_key(
-                _pool_key(target),  # type: ignore[arg-type]
-                {
-                    **self._manager.connection_pool_kw,
-                    "scheme": target.scheme,
-                    "host": target.host,
-                    "port": target.port,
-                },
-            )
-            pool.make_room = self._close_all_idle  # type: ignore[attr-defined]
             found = self._targets[url] = (target, pool)
             self._shares[pool] += 1
         return found
+
+    def _pool(self, target: Target) -> Any:
+        """Return the pool of a target. Raises ``ValueError`` (urllib3 dislikes the host)."""
+        # In brackets urllib3 takes "fe80::1%eth0" for what it is.
+        host = f"[{target.host}]" if _is_ipv6(target) else target.host
+        pool: Any = self._manager.connection_from_pool_key(
+            _pool_key(target),  # type: ignore[arg-type]
+            {
+                **self._manager.connection_pool_kw,
+                "scheme": target.scheme,
+                "host": host,
+                "port": target.port,
+            },
+        )
+        pool.connector = self._connector
+        pool.make_room = self._close_all_idle
+        return pool
 
     def retire(self, url: str) -> None:
         """Take note that a route to a target is gone.
@@ -210,6 +222,10 @@ class Upstream:
         """Close all idle connections."""
         for url in list(self._targets):
             self._forget(url)
+
+
+def _is_ipv6(target: Target) -> bool:
+    return ":" in target.host and target.scheme != "http+unix"
 
 
 def _pool_key(target: Target) -> tuple[str, str, int]:

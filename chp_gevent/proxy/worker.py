@@ -145,7 +145,7 @@ class ProxyWorker(GeventWorker):
         reset_gauges(row)
         row[PID] = os.getpid()
         row[STARTS] += 1
-        self.upstream = upstream = Upstream(self.tls.targets)
+        self.upstream = upstream = Upstream(self.tls.targets, self.options.proxy.connect_timeout)
 
         def retire(route: Route) -> None:
             upstream.retire(route.target)

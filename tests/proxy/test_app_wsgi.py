@@ -38,7 +38,7 @@ class Server:
         segment = Segment(rows=1, routes=10)
         self.row = segment.row(0)
         self.table = RouteTable()
-        self.upstream = Upstream(client_context(options.client_tls))
+        self.upstream = Upstream(client_context(options.client_tls), 10.0)
         subscriber = Subscriber(segment, Journal(segment), self.table)
         self.app: Any = ProxyApplication(
             options, self.table, subscriber, segment, self.row, self.upstream, no_upgrade
