@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gevent import get_hub
+
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.stream import NO_DESCRIPTORS, READ
+from chp_gevent.http.turns import turns
 
 # Seconds without accepting after the process or the system ran out of descriptors, and
 # between two log lines about that.
@@ -44,6 +47,7 @@ class Acceptor:
         self._full = False
         self._listeners = [_Listener(self, sock, loop) for sock in sockets]
         self._loop = loop
+        self._turns = turns(get_hub())
         # Until it fires nothing is accepted: that is for others, or descriptors have run out.
         self._pause: Any = None
         self._shortage_logged = float("-inf")
@@ -90,9 +94,9 @@ class Acceptor:
         if self._shared and (seconds := self._hooks.pause_before_accepting()):
             self._pause_for(seconds)
             return
-        self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT)
+        self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT, in_turn=True)
 
-    def _accept(self, listener: _Listener, most: int) -> None:
+    def _accept(self, listener: _Listener, most: int, *, in_turn: bool = False) -> None:
         for _ in range(most):
             try:
                 fd, address = listener.accept()
@@ -102,7 +106,8 @@ class Acceptor:
                 self._accept_failed(error)
                 return
             self._on_accept(fd, address, listener.family)
-            if self._full or self._closed:
+            # Each may have begun with a TLS handshake.
+            if self._full or self._closed or (in_turn and self._turns.is_over()):
                 return
 
     def _accept_failed(self, error: OSError) -> None:

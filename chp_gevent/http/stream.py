@@ -23,6 +23,7 @@ from typing import Any
 from gevent import getcurrent
 from gevent.monkey import get_original
 
+from chp_gevent.http.turns import turns
 from chp_gevent.http.wire import Buffer
 
 READ = 1
@@ -122,11 +123,15 @@ class Stream:
 
     def read(self, size: int = READ_SIZE) -> bytes:
         """Wait for data and return it; ``b""`` at the end. Raises ``OSError``."""
-        while True:
-            data = self.try_read(size)
-            if data is not None:
-                return data
+        data = self.try_read(size)
+        if data is not None:
+            # It was here already; so may all that follows be.
+            self.give_way()
+            return data
+        while data is None:
             self._wait(self.read_event)
+            data = self.try_read(size)
+        return data
 
     def read_next(self, size: int = READ_SIZE) -> bytes:
         """As :meth:`read`, for a caller who knows that nothing can have arrived yet.
@@ -164,6 +169,10 @@ class Stream:
             if sent < len(part):
                 self.write(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
+
+    def give_way(self) -> None:
+        """Let others be served before the caller, who need not wait, goes on: see ``turns``."""
+        turns(self._hub).give_way()
 
     def _wait(self, event: int) -> None:
         if event == WRITE:

@@ -9,9 +9,9 @@ import pytest
 from chp_gevent.http.section import Field, WireError
 from chp_gevent.http.wire import (
     HEAD_END,
+    PartialHead,
     RequestHead,
     ResponseHead,
-    head_too_large,
     parse_request_head,
     parse_response_head,
     serialise_head,
@@ -588,7 +588,7 @@ def test_a_head_that_does_not_end_is_refused_once_no_end_could_save_it(
     received: bytes, status: int | None
 ) -> None:
     for data in (received, bytearray(received)):
-        error = head_too_large(data, SMALL)
+        error = PartialHead(data).error(SMALL)
         assert (error and error.status) == status
 
 
