@@ -25,8 +25,8 @@ def receive_piece(stream: Stream, decoder: BodyDecoder) -> Any:
     Waits for it, and in any case lets others be served in between. Raises ``OSError`` and
     ``WireError``.
     """
+    stream.give_way()
     if decoder.backlog:
-        stream.give_way()
         return decoder.feed(b"")
     data = stream.read()
     return decoder.feed(data) if data else None

@@ -303,6 +303,7 @@ class ClientConnection:
                 else:
                     write(piece)
             left -= len(piece)
+            del piece
             if client_timeout is not None:
                 self.deadline = clock() + client_timeout
         if head is None:
@@ -406,6 +407,7 @@ class ClientConnection:
         self.stream.shutdown_write()
         left = _LINGER_BYTES
         while left > 0:
+            self.stream.give_way()
             data = self.stream.read()
             if not data:
                 break

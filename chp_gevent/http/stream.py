@@ -123,15 +123,11 @@ class Stream:
 
     def read(self, size: int = READ_SIZE) -> bytes:
         """Wait for data and return it; ``b""`` at the end. Raises ``OSError``."""
-        data = self.try_read(size)
-        if data is not None:
-            # It was here already; so may all that follows be.
-            self.give_way()
-            return data
-        while data is None:
-            self._wait(self.read_event)
+        while True:
             data = self.try_read(size)
-        return data
+            if data is not None:
+                return data
+            self._wait(self.read_event)
 
     def read_next(self, size: int = READ_SIZE) -> bytes:
         """As :meth:`read`, for a caller who knows that nothing can have arrived yet.

@@ -276,6 +276,7 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Bu
                 yield piece
             elif piece is None:
                 decoder.end()
+            del piece
     except (OSError, IncompleteMessage) as error:
         raise TargetError(f"response cut short: {error}", answered=True) from error
     except WireError as error:

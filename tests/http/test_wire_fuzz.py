@@ -35,6 +35,8 @@ def outcome(decoder: BodyDecoder, pieces: list[bytes]) -> tuple[str, bytes, byte
     for number, piece in enumerate(pieces):
         try:
             body += decoder.feed(piece)
+            while decoder.backlog:
+                body += decoder.feed(b"")
         except WireError as error:
             return f"{error.status} {error}", body, b"", []
         if decoder.done:
