@@ -33,9 +33,8 @@ from chp_gevent.http.section import WireError
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.tls_stream import TLSStream
 from chp_gevent.http.wire import (
-    HEAD_END,
+    PartialHead,
     RequestHead,
-    head_too_large,
     serialise_head,
     take_request_head,
 )
@@ -162,6 +161,8 @@ class ClientConnection:
             while self._buffer or self._await_request():
                 if not self._serve_request():
                     break
+                if self._buffer:
+                    self.stream.give_way()  # it has requests to go on with
         except WireError as error:
             self._refuse(error, None)
 
@@ -265,16 +266,16 @@ class ClientConnection:
 
     def _receive_rest_of_head(self) -> bytes:
         """Return the buffer and what comes until a head is complete; b"" when none will be."""
-        received = bytearray(self._buffer)
-        while received.find(HEAD_END, max(0, len(received) - _MAX_PIPELINED - 4)) < 0:
-            error = head_too_large(received, self._server.settings.limits)
+        head = PartialHead(self._buffer)
+        while not head.complete:
+            error = head.error(self._server.settings.limits)
             if error is not None:
                 raise error
             data = self.stream.read(_MAX_PIPELINED)
             if not data:
                 return b""
-            received += data
-        return bytes(received)
+            head.add(data)
+        return bytes(head.received)
 
     # -- answers
 
@@ -321,6 +322,7 @@ class ClientConnection:
                 else:
                     write(piece)
             left -= len(piece)
+            del piece
             if client_timeout is not None:
                 self.deadline = clock() + client_timeout
         if head is None:
@@ -428,6 +430,7 @@ class ClientConnection:
         self.stream.shutdown_write()
         left = _LINGER_BYTES
         while left > 0:
+            self.stream.give_way()
             data = self.stream.read()
             if not data:
                 break

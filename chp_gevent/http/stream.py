@@ -26,6 +26,7 @@ from typing import Any
 from gevent import getcurrent
 from gevent.monkey import get_original
 
+from chp_gevent.http.turns import turns
 from chp_gevent.http.wire import Buffer
 
 READ = 1
@@ -178,6 +179,10 @@ class Stream:
             if sent < len(part):
                 self.write(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
+
+    def give_way(self) -> None:
+        """Let others be served before the caller, who need not wait, goes on: see ``turns``."""
+        turns(self._hub).give_way()
 
     def _wait(self, event: int) -> None:
         if event == WRITE:

@@ -61,6 +61,23 @@ class TLSStream(Stream):
 
     def try_read(self, size: int = READ_SIZE) -> bytes | None:
         """As :meth:`Stream.try_read`; a connection cut without close_notify ends with ``b""``."""
+        data = self._read_record(size)
+        if data is None or len(data) < _TLS_RECORD:
+            return data
+        # Only behind a full one are there likely to be more.
+        records, left = [data], size - len(data)
+        while left > 0 and len(data) == _TLS_RECORD:
+            try:
+                data = self._read_record(left)
+            except OSError:
+                break  # the next read says so again
+            if not data:
+                break
+            records.append(data)
+            left -= len(data)
+        return records[0] if len(records) == 1 else b"".join(records)
+
+    def _read_record(self, size: int) -> bytes | None:
         try:
             return self._ssl.read(min(size, _TLS_RECORD))
         except ssl.SSLWantReadError:

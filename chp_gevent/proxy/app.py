@@ -261,6 +261,7 @@ class ProxyApplication:
                 if counts:
                     self._touch(route)
                 yield piece
+                del piece
         except TargetError as error:
             log.error("%s %s: %s", head.method, _logged(head), error)
             raise AnswerCut(str(error)) from error

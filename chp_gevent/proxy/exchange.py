@@ -182,6 +182,7 @@ class Exchange:
                 self._stop_expecting()
                 self._on_download(len(piece))
                 yield piece
+                del piece
                 self._expect_target()
             self._stop_expecting()
             self._finish(head, decoder)

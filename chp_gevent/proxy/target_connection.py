@@ -19,6 +19,7 @@ from gevent.ssl import SSLSocket
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from chp_gevent.http.body import receive_piece
 from chp_gevent.http.framing import BodyDecoder, body_decoder
 from chp_gevent.http.section import IncompleteMessage, WireError
 from chp_gevent.http.stream import COPIED, NO_DESCRIPTORS, Stream
@@ -26,8 +27,8 @@ from chp_gevent.http.tls_stream import wrap
 from chp_gevent.http.wire import (
     HEAD_END,
     Buffer,
+    PartialHead,
     ResponseHead,
-    has_bare_line_feed,
     parse_response_head,
 )
 from chp_gevent.names.resolver import NameUnanswered
@@ -176,7 +177,7 @@ class TargetConnection(HTTPConnection):
         while True:
             end = received.find(HEAD_END)
             if end < 0:
-                received = self._more_head(received)
+                received = self._rest_of_head(received) if received else self._receive_head()
                 continue
             if end > MAX_RESPONSE_HEAD:
                 raise _head_too_large()
@@ -194,19 +195,28 @@ class TargetConnection(HTTPConnection):
             if interim > MAX_INTERIM:
                 raise TargetError("malformed response: no end of interim ones", answered=True)
             on_interim(head)
+            self.stream.give_way()  # type: ignore[union-attr]
 
-    def _more_head(self, received: bytes) -> bytes:
-        if received and has_bare_line_feed(received):
-            raise TargetError("malformed response: bare line feed", answered=True)
-        if len(received) > MAX_RESPONSE_HEAD:
-            raise _head_too_large()
+    def _rest_of_head(self, received: bytes) -> bytes:
+        """Return what is received until a head is complete, and with it what was before."""
+        head = PartialHead(received)
+        while not head.complete:
+            if head.bare_line_feed:
+                raise TargetError("malformed response: bare line feed", answered=True)
+            if len(head.received) > MAX_RESPONSE_HEAD:
+                raise _head_too_large()
+            head.add(self._receive_head(answered=True))
+        return bytes(head.received)
+
+    def _receive_head(self, *, answered: bool = False) -> bytes:
+        """Wait for the beginning of a head, or for more of one that is ``answered`` in part."""
         try:
             data = self.stream.read_next()  # type: ignore[union-attr]
         except OSError as error:
-            raise _break_off(error, answered=bool(received)) from error
+            raise _break_off(error, answered=answered) from error
         if not data:
-            raise TargetError("target closed the connection", answered=bool(received))
-        return received + data if received else data
+            raise TargetError("target closed the connection", answered=answered)
+        return data
 
     def take_received(self) -> Buffer:
         """Return, and forget, what came behind the head of the response; a view if it is much."""
@@ -293,13 +303,12 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Bu
     assert stream is not None
     try:
         while not decoder.done:
-            data = stream.read()
-            if data:
-                body = decoder.feed(data)
-                if body:
-                    yield body
-            else:
+            piece = receive_piece(stream, decoder)
+            if piece:
+                yield piece
+            elif piece is None:
                 decoder.end()
+            del piece
     except (OSError, IncompleteMessage) as error:
         raise TargetError(f"response cut short: {error}", answered=True) from error
     except WireError as error:
