@@ -79,6 +79,10 @@ class RequestBody:
         """The trailer fields; known when the body is complete."""
         return self._decoder.trailers if self._decoder is not None else []
 
+    def put_back(self, body: bytes) -> None:
+        """Take back what :meth:`take_if_complete` has given."""
+        self._pending, self._start = body, 0
+
     def take_if_complete(self) -> bytes | None:
         """Return the unread body if all of it is here already, else None."""
         return self._take() if self.complete else None

@@ -28,7 +28,7 @@ class TLSStream(Stream):
     and gevent would block or park on their own terms.
     """
 
-    __slots__ = ("_farewell", "_read_event", "_ssl", "_write_event")
+    __slots__ = ("_farewell", "_read_event", "_ssl", "_write_event", "was_cut")
 
     is_tls = True
 
@@ -37,6 +37,7 @@ class TLSStream(Stream):
         self.port = self
         self._ssl = sock._sslobj
         self._farewell: bytes | None = None
+        self.was_cut = False
         self._read_event = READ
         self._write_event = WRITE
 
@@ -60,7 +61,10 @@ class TLSStream(Stream):
         return Stream(sock, self._hub)
 
     def try_read(self, size: int = READ_SIZE) -> bytes | None:
-        """As :meth:`Stream.try_read`; a connection cut without close_notify ends with ``b""``."""
+        """As :meth:`Stream.try_read`.
+
+        A connection cut without close_notify ends with ``b""``, too; ``was_cut`` tells.
+        """
         data = self._read_record(size)
         if data is None or len(data) < _TLS_RECORD:
             return data
@@ -92,6 +96,7 @@ class TLSStream(Stream):
             named = getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
             if not named and self._is_reset():
                 raise ConnectionResetError(errno.ECONNRESET, "connection reset") from error
+            self.was_cut = True
             return b""
         return None
 

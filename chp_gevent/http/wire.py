@@ -173,10 +173,7 @@ def parse_request_head(block: bytes, limits: LimitOptions) -> RequestHead:
     section = parse_section(section_block, http_1_0, REQUEST_SECTIONS)
     if target[0] != "/":
         _check_target(method, target, section.noted.get("host"))
-    head = RequestHead(method, target, http_1_0, section)
-    if "upgrade" in section.noted and head.has_body and head.upgrade:
-        raise WireError("an upgrade with a body")
-    return head
+    return RequestHead(method, target, http_1_0, section)
 
 
 def take_request_head(received: bytes, limits: LimitOptions) -> tuple[RequestHead, bytes] | None:

@@ -38,6 +38,8 @@ from chp_gevent.tls import describe_failure
 
 # What a target's header section may have; Node's limit is 16 KB, tornado's 64 KB.
 MAX_RESPONSE_HEAD = 131072
+# What every response begins with (RFC 9112, 4).
+_VERSION = b"HTTP/1."
 # Interim responses (1xx) before the final one; one or two are usual.
 MAX_INTERIM = 100
 
@@ -71,6 +73,10 @@ class TargetConnection(HTTPConnection):
     stream: Stream | None = None
     reused = False
     idle_since = 0.0
+    # The pool's ``epoch`` when the connection was made.
+    epoch = 0
+    # The pool, if the connection is one client's alone.
+    bound: Any = None
     connector: Connector
     # Closes idle connections, whatever their target.
     make_room: Callable[[], None]
@@ -177,7 +183,11 @@ class TargetConnection(HTTPConnection):
         while True:
             end = received.find(HEAD_END)
             if end < 0:
-                received = self._rest_of_head(received) if received else self._receive_head()
+                received = (
+                    self._rest_of_head(received)
+                    if received
+                    else self._receive_head(answered=interim > 0)
+                )
                 continue
             if end > MAX_RESPONSE_HEAD:
                 raise _head_too_large()
@@ -201,6 +211,9 @@ class TargetConnection(HTTPConnection):
         """Return what is received until a head is complete, and with it what was before."""
         head = PartialHead(received)
         while not head.complete:
+            if not head.received.startswith(_VERSION[: len(head.received)]):
+                # What speaks another protocol may wait for us now, and for ever.
+                raise TargetError("malformed response: no HTTP/1 server", answered=True)
             if head.bare_line_feed:
                 raise TargetError("malformed response: bare line feed", answered=True)
             if len(head.received) > MAX_RESPONSE_HEAD:
@@ -222,6 +235,14 @@ class TargetConnection(HTTPConnection):
         """Return, and forget, what came behind the head of the response; a view if it is much."""
         received, self._received = self._received, b""
         return received
+
+    def rest(self) -> None:
+        """Be idle: what arrives now, be it the end, closes the connection."""
+        stream = self.stream
+        if stream is not None:
+            stream.on_unread = self.close
+            stream.watch()
+            self.idle_since = time.monotonic()
 
     def reset(self) -> None:
         """Close the connection so that the target sees an error."""
@@ -308,6 +329,9 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Bu
                 yield piece
             elif piece is None:
                 decoder.end()
+                if stream.was_cut:
+                    # RFC 9112, 9.8: only the peer's close_notify says that this was the end.
+                    raise IncompleteMessage("TLS ended without close_notify")
             del piece
     except (OSError, IncompleteMessage) as error:
         raise TargetError(f"response cut short: {error}", answered=True) from error
