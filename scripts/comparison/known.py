@@ -67,7 +67,8 @@ KNOWN = [
     Known("Bodies of DELETE and OPTIONS arrive", case="(smuggled in a )?chunked (body, )?"
           "(DELETE|OPTIONS)", where="target"),
     Known("Trailers of answers are passed on", kind="trailers|header added", part="trailer|"),
-    Known("Trailers of answers are passed on", where="client", case="answer header: Trailer: X-After",
+    Known("Trailers of answers are passed on", where="client",
+          case="answer header: Trailer: X-After",
           chp="no answer"),
     Known("Interim answers are the target's", kind="interim answers"),
     Known("Unknown expectations are the target's", case="unknown expectation"),
