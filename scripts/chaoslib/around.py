@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from scripts.chaoslib.home import Home, ReadProxy, failing_forks, full_shm
-from scripts.chaoslib.hostile import silent_connections, tiny_chunks
+from scripts.chaoslib.hostile import hold_silent, room_for, tiny_chunks
 from scripts.chaoslib.record import Record
 from scripts.chaoslib.sockets import held_ports
 from scripts.chaoslib.traffic import Client
@@ -86,7 +86,9 @@ class Around:
         """Somebody dies while no process can be started."""
         role = self._rng.choice(("worker", "management process"))
         position = self._proxy.log_position()
-        self._kill_while(failing_forks(self._proxy.pid), role, "while forks failed")
+        self._kill_while(
+            failing_forks(self._proxy.pid, self._home.isolation), role, "while forks failed"
+        )
         self._expect_line(_NO_FORK, position, "the failing fork")
 
     def shm(self) -> None:
@@ -115,7 +117,10 @@ class Around:
         end = time.monotonic() + seconds
         client = Client(self._proxy.address, self._record, self._home.tls)
         paths = []
+        # By a timer: a request may wait for as long as nobody reads.
+        reader = threading.Timer(seconds, self._proxy.reading.set)
         self._proxy.reading.clear()
+        reader.start()
         try:
             while time.monotonic() < end and self._is_up():
                 paths.append(f"/nowhere-{time.monotonic_ns()}-/{LOG_LINE}")
@@ -125,7 +130,7 @@ class Around:
                 self._end.wait(1 / LINES_A_SECOND)
         finally:
             client.close()
-            self._proxy.reading.set()
+            reader.join()
         self._expect_count_of_dropped(position, paths)
 
     def _expect_count_of_dropped(self, position: int, paths: list[str]) -> None:
@@ -151,17 +156,22 @@ class Around:
 
     def silent_api(self) -> None:
         """More connections to the API than it takes, which say nothing."""
-        end = time.monotonic() + self._rng.uniform(4, 7)
-        with silent_connections(self._proxy.api_address, SILENT) as opened:
-            self._record.disturb(f"{opened} silent API connections")
-            while time.monotonic() < end and self._is_up():
-                client = Client(self._proxy.api_address, self._record)
-                headers = {"Authorization": f"token {TOKEN}"}
-                answer = client.request("API call", "", "GET", "/api/routes", headers=headers)
-                if answer is not None:
-                    self._record.succeeded("API call")
-                client.close()
-                self._end.wait(0.3)
+        count = room_for(SILENT)
+        self._record.disturb(f"{count} silent API connections")
+        opened = threading.Event()
+        seconds = self._rng.uniform(4, 7)
+        arguments = (self._proxy.api_address, count, seconds, opened)
+        thread = threading.Thread(target=hold_silent, args=arguments)
+        thread.start()
+        opened.wait()
+        while thread.is_alive():
+            client = Client(self._proxy.api_address, self._record)
+            headers = {"Authorization": f"token {TOKEN}"}
+            answer = client.request("API call", "", "GET", "/api/routes", headers=headers)
+            if answer is not None:
+                self._record.succeeded("API call")
+            client.close()
+            thread.join(0.3)
 
     # -- what they share
 

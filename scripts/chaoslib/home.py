@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import compileall
+import errno
 import os
-import resource
 import shutil
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Home:
         )
         # As an installer does; the server may not be allowed to.
         compileall.compile_dir(self._folder, quiet=1)
-        self._isolation = isolation
+        self.isolation = isolation
         self.tls: ssl.SSLContext | None = None
         self._flags: list[str] = []
         if tls:
@@ -99,7 +99,7 @@ class Home:
         arguments += ["--api-ip", "127.0.0.1", "--api-port", str(api_port)]
         command = [sys.executable, "-c", _START, str(self._folder), *arguments]
         process = subprocess.Popen(
-            [*self._isolation.prefix, *command],
+            [*self.isolation.prefix, *command],
             cwd=self._folder,
             env={
                 **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
@@ -155,43 +155,49 @@ class Home:
 
 
 @contextmanager
-def failing_forks(root: int) -> Iterator[None]:
+def failing_forks(root: int, isolation: Isolation) -> Iterator[None]:
     """No process of a server that forks can do so: EAGAIN."""
-    parents = {process.parent for process in processes.tree(root)}
-    with ExitStack() as undo:
-        for process in processes.tree(root):
-            if process.pid in parents:
-                with suppress(ProcessLookupError):
-                    soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NPROC)
-                    undo.callback(_limit_processes, process.pid, (soft, hard))
-                    _limit_processes(process.pid, (0, hard))
+    tree = processes.tree(root)
+    parents = {process.parent for process in tree} & {process.pid for process in tree}
+    try:
+        for pid in parents:
+            isolation.limit_processes(pid, 0)
         yield
-
-
-def _limit_processes(pid: int, limits: tuple[int, int]) -> None:
-    with suppress(ProcessLookupError):
-        resource.prlimit(pid, resource.RLIMIT_NPROC, limits)
+    finally:
+        for pid in parents:
+            isolation.limit_processes(pid, None)
 
 
 @contextmanager
-def full_shm(pid: int) -> Iterator[None]:
-    """There is neither space nor an inode left in the /dev/shm of a server of its own."""
-    folder = Path(f"/proc/{pid}/root/dev/shm")
+def full_shm(root: int) -> Iterator[None]:
+    """There is no inode left in the /dev/shm of a server of its own. Raises OSError."""
+    folder = Path(f"/proc/{root}/root/dev/shm")
     made: list[Path] = []
-
-    def fill(write: Callable[[Path], object]) -> None:
-        """Make files until there is no space left."""
-        with suppress(OSError):
-            while len(made) < 10_000:
+    with ExitStack() as held:
+        # What a process has open there goes on to take its place when it dies; the next one
+        # would find just enough otherwise.
+        for process in processes.tree(root):
+            _hold_files(process.pid, held)
+        try:
+            while True:
                 file = folder / f"full-{len(made)}"
+                file.touch()
                 made.append(file)
-                write(file)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+        try:
+            yield
+        finally:
+            for file in made:
+                # The server may have ended, and its folder with it.
+                with suppress(OSError):
+                    file.unlink()
 
-    try:
-        fill(lambda file: file.write_bytes(bytes(1 << 16)))
-        fill(lambda file: file.touch())
-        yield
-    finally:
-        for file in made:
-            with suppress(OSError):
-                file.unlink()
+
+def _hold_files(pid: int, held: ExitStack) -> None:
+    """Open what a process has open in /dev/shm."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in os.scandir(f"/proc/{pid}/fd"):
+            if os.readlink(descriptor.path).startswith("/dev/shm/"):
+                held.callback(os.close, os.open(descriptor.path, os.O_RDONLY))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 from scripts.chaoslib.flood_target import CHUNKS, READ_SIZE
 
@@ -39,17 +39,21 @@ def _head(path: str, *, up: bool) -> bytes:
     return f"{'POST' if up else 'GET'} {path} HTTP/1.1\r\nHost: h\r\n{framing}\r\n".encode()
 
 
-@contextmanager
-def silent_connections(address: tuple[str, int], count: int) -> Iterator[int]:
-    """Open connections and say nothing; yields how many there are."""
+def hold_silent(
+    address: tuple[str, int], count: int, seconds: float, opened: threading.Event
+) -> None:
+    """Open connections, say when that is done, and nothing on them for so many seconds."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            for _ in range(count):
+                held.enter_context(socket.create_connection(address, _CONNECT_TIMEOUT))
+        opened.set()
+        time.sleep(seconds)
+
+
+def room_for(count: int) -> int:
+    """Return how many of so many connections this process may open beside the rest of a run."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + _SPARE:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + _SPARE, hard), hard))
-    with ExitStack() as held:
-        opened = 0
-        with suppress(OSError):
-            while opened < min(count, hard - _SPARE):
-                sock = held.enter_context(socket.create_connection(address, _CONNECT_TIMEOUT))
-                sock.setblocking(False)
-                opened += 1
-        yield opened
+    return min(count, hard - _SPARE)

@@ -67,8 +67,8 @@ def run(seconds: float, seed: int, log_file: str | None, setting: Setting) -> bo
             print("\n".join(proxy.log().splitlines()[-60:]))
             raise
         if record.ended is not None:
-            last = [line[:200] for line in proxy.log().splitlines()[-3:]]
-            left.append(f"the server ended with {proxy.process.returncode}: {last}")
+            last = [line for line in proxy.log().splitlines() if "error" in line.lower()][-4:]
+            left += [f"the server ended with {proxy.process.returncode}:", *last]
         try:
             server.__exit__(None, None, None)
             code = proxy.process.returncode

@@ -99,7 +99,7 @@ class Client:
     def _ready(self, now: float) -> None:
         """Let go of a connection that the server has closed while it was idle."""
         sock = self._connection.sock if self._connection is not None else None
-        if sock is None or select.select([sock], [], [], 0)[0]:
+        if sock is None or _has_something(sock):
             self.close()
             self._port, self._connected = 0, now
 
@@ -114,6 +114,14 @@ class Client:
         if self._tls is None:
             return http.client.HTTPConnection(*self._address, timeout=TIMEOUT)
         return http.client.HTTPSConnection(*self._address, timeout=TIMEOUT, context=self._tls)
+
+
+def _has_something(sock: socket.socket) -> bool:
+    """Whether data or the end of the connection wait to be read."""
+    # select(2) takes no descriptors from 1,024 on.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Traffic:
