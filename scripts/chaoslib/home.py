@@ -65,18 +65,18 @@ class Home:
     def __init__(self, folder: Path, isolation: Isolation, *, tls: bool) -> None:
         # The server may run as somebody else.
         folder.chmod(0o755)
-        self._folder = folder / "package"
-        self._folder.mkdir()
+        self.folder = folder / "package"
+        self.folder.mkdir()
         shutil.copytree(
             REPOSITORY / _PACKAGE,
-            self._folder / _PACKAGE,
+            self.folder / _PACKAGE,
             ignore=shutil.ignore_patterns("__pycache__"),
         )
         # As an installer does; the server may not be allowed to.
-        compileall.compile_dir(self._folder, quiet=1)
+        compileall.compile_dir(self.folder, quiet=1)
         self.isolation = isolation
         self.tls: ssl.SSLContext | None = None
-        self._flags: list[str] = []
+        self.flags: list[str] = []
         if tls:
             authority = Authority(folder / "certificates")
             key, cert = authority.issue("localhost")
@@ -84,7 +84,7 @@ class Home:
             for file in (key, cert):
                 Path(file).chmod(0o644)
             self._key, self._other_key = Path(key), Path(other_key)
-            self._flags = ["--ssl-key", key, "--ssl-cert", cert]
+            self.flags = ["--ssl-key", key, "--ssl-cert", cert]
             self.tls = ssl.create_default_context(cafile=authority.ca)
             # Clients connect to an address.
             self.tls.check_hostname = False
@@ -95,12 +95,12 @@ class Home:
         if OTHER_COMMAND:
             raise RuntimeError("chaos is about our own server: unset CHP_TEST_COMMAND")
         port, api_port = free_ports(2)
-        arguments = ["--ip", "127.0.0.1", "--port", str(port), *flags, *self._flags]
+        arguments = ["--ip", "127.0.0.1", "--port", str(port), *flags, *self.flags]
         arguments += ["--api-ip", "127.0.0.1", "--api-port", str(api_port)]
-        command = [sys.executable, "-c", _START, str(self._folder), *arguments]
+        command = [sys.executable, "-c", _START, str(self.folder), *arguments]
         process = subprocess.Popen(
             [*self.isolation.prefix, *command],
-            cwd=self._folder,
+            cwd=self.folder,
             env={
                 **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
                 "CONFIGPROXY_AUTH_TOKEN": TOKEN,
@@ -138,8 +138,8 @@ class Home:
     @contextmanager
     def broken_package(self) -> Iterator[None]:
         """Another version of the package is being installed, and can't be imported."""
-        package, kept = self._folder / _PACKAGE, self._folder / "kept"
-        broken = self._folder / "broken"
+        package, kept = self.folder / _PACKAGE, self.folder / "kept"
+        broken = self.folder / "broken"
         for file in package.rglob("*.py"):
             copy = broken / file.relative_to(package)
             copy.parent.mkdir(parents=True, exist_ok=True)

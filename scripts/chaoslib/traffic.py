@@ -105,15 +105,14 @@ class Client:
 
     def _open(self) -> http.client.HTTPConnection:
         if self._connection is None:
-            self._connection = self._new_connection()
-            self._connection.connect()
-            self._port = self._connection.sock.getsockname()[1]
+            connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT)
+            connection.connect()
+            # Known before the handshake: the worker may be killed during that.
+            self._port = connection.sock.getsockname()[1]
+            if self._tls is not None:
+                connection.sock = self._tls.wrap_socket(connection.sock)
+            self._connection = connection
         return self._connection
-
-    def _new_connection(self) -> http.client.HTTPConnection:
-        if self._tls is None:
-            return http.client.HTTPConnection(*self._address, timeout=TIMEOUT)
-        return http.client.HTTPSConnection(*self._address, timeout=TIMEOUT, context=self._tls)
 
 
 def _has_something(sock: socket.socket) -> bool:
