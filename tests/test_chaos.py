@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 import ssl
 import subprocess
@@ -13,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from scripts.chaoslib import catalogue, hostile
-from scripts.chaoslib.around import Around
+from scripts.chaoslib.around import Around, all_there_or_counted
 from scripts.chaoslib.disturb import Disturber
 from scripts.chaoslib.flood_target import FloodTarget
 from scripts.chaoslib.home import Home, failing_forks, full_shm
@@ -156,6 +159,36 @@ def test_a_broken_package_can_not_be_imported_and_is_whole_again(tmp_path: Path)
         with home.broken_package():
             assert imported() == 1
         assert imported() == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["404 GET /a/x", "404 GET /b/x"], True),
+        (["404 GET /a/x"], False),
+        (["404 GET /a/x", "warn: 1 log line was dropped: nobody read the log for 3 s"], True),
+        (["404 GET /a/x", "warn: 13 log lines were dropped"], True),
+        ([], False),
+    ],
+)
+def test_lines_that_are_not_in_the_log_must_be_counted(lines: list[str], expected: bool) -> None:
+    assert all_there_or_counted(lines, {"/a/", "/b/"}) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(None, 1), (3, 0)], ids=["server up", "server ended"]
+)
+def test_what_does_not_come_in_time_is_a_fault_of_a_server_that_lives(
+    status: int | None, expected: int
+) -> None:
+    record = Record()
+    proxy: Any = SimpleNamespace(process=SimpleNamespace(poll=lambda: status))
+    home: Any = None
+    around = Around(home, proxy, record, random.Random(1), lambda *_: None, lambda: ([], []))
+    around._expect(lambda: True, 0.05, "what is there")
+    assert record.not_kept == []
+    around._expect(lambda: False, 0.05, "what never comes")
+    assert len(record.not_kept) == expected
 
 
 @cache
