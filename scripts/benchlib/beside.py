@@ -42,7 +42,7 @@ class Other:
 
 def steady(proxy: RunningProxy, path: str, lead: float, seconds: float) -> Latencies:
     """Small requests on schedule, by a process of their own that does nothing else."""
-    command = [*processes.PREFERRED, sys.executable, str(PROGRAMS / "steady_client.py")]
+    command = [sys.executable, str(PROGRAMS / "steady_client.py")]
     command += [proxy.url(path), str(RATE), str(lead), str(seconds)]
     output = processes.run(command, lead + seconds + GRACE_SECONDS)
     result = json.loads(output.splitlines()[-1])

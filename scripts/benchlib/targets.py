@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchlib.processes import PREFERRED, BenchError, running, wait_until
+from benchlib.processes import BenchError, prefer, running, wait_until
 from benchlib.toolbox import PROGRAMS, Toolbox
 
 KB = 1024
@@ -90,7 +90,7 @@ def started_targets(tools: Toolbox, folder: Path) -> Iterator[Targets]:
     with contextlib.ExitStack() as stack:
         ports = [
             stack.enter_context(_nginx(tools, folder, "target")),
-            stack.enter_context(_nginx(tools, folder, "small-target", PREFERRED)),
+            stack.enter_context(_nginx(tools, folder, "small-target", preferred=True)),
         ]
         for program in ("sink_target.py", "echo_target.py", "swallow_target.py"):
             process = stack.enter_context(
@@ -107,14 +107,16 @@ def started_targets(tools: Toolbox, folder: Path) -> Iterator[Targets]:
 
 
 @contextlib.contextmanager
-def _nginx(tools: Toolbox, folder: Path, name: str, before: tuple[str, ...] = ()) -> Iterator[int]:
+def _nginx(tools: Toolbox, folder: Path, name: str, *, preferred: bool = False) -> Iterator[int]:
     """An nginx that serves the files; yields its port."""
     port = free_port()
     config = folder / f"{name}.conf"
     text = NGINX_TARGET.format(folder=folder, name=name, port=port, files=16384)
     config.write_text(text, "utf-8")
     log = str(folder / f"{name}-error.log")
-    command = [*before, tools.system("nginx"), "-c", str(config), "-e", log]
+    command = [tools.system("nginx"), "-c", str(config), "-e", log]
     with running(command, folder / f"{name}.log") as nginx:
+        if preferred:
+            prefer(nginx.pid)
         wait_until(lambda: fetch(port) == 200, START_SECONDS, "nginx as target", nginx)
         yield port
