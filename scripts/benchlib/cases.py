@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchlib import processes
+from benchlib.beside import beside_cases
 from benchlib.definitions import Case, Measurement, Row, Surroundings, Timing
 from benchlib.loads import (
     Load,
@@ -19,27 +20,16 @@ from benchlib.loads import (
 )
 from benchlib.processes import BenchError
 from benchlib.proxies import Contender, RunningProxy, Setup
+from benchlib.restarts import restart_cases
 from benchlib.routes_api import RoutesApi, route_name
 from benchlib.targets import MB
-
-Work = Callable[[RunningProxy, float], Load]
-
-WARM_UP_LIMIT = 5.0  # the warm-up takes at most so many times as long as on an idle machine
+from benchlib.warming import Work, warm_up
 
 
 def measure(around: Surroundings, proxy: RunningProxy, row: str, work: Work) -> Measurement:
     """Warm up, then measure the CPU that the proxy spends while the work is done."""
-    _warm_up(around.timing, proxy, work)
+    warm_up(around.timing, proxy, work)
     return _measure_warm(around, proxy, row, work)
-
-
-def _warm_up(timing: Timing, proxy: RunningProxy, work: Work) -> None:
-    """Load until the proxy has spent ``warm_up`` seconds of CPU: on a busy machine some seconds
-    of time are too little for a just-in-time compiler."""
-    enough = proxy.cpu() + timing.warm_up
-    end = time.monotonic() + WARM_UP_LIMIT * timing.warm_up
-    while proxy.cpu() < enough and time.monotonic() < end:
-        work(proxy, 1.0)
 
 
 def _measure_warm(around: Surroundings, proxy: RunningProxy, row: str, work: Work) -> Measurement:
@@ -321,4 +311,6 @@ def all_cases(timing: Timing) -> list[Case]:
             lambda contender: contender.has_workers,
             seconds=300.0,
         ),
+        *beside_cases(),
+        *restart_cases(),
     ]
