@@ -80,7 +80,8 @@ Requests and answers:
   --custom-header HEADER           Add "Name: value" to requests; may be repeated.
   --trusted-proxies LIST           Replace the X-Forwarded-* headers of all peers but these: IP
                                    addresses and networks (CIDR), separated by commas, or none.
-                                   Without it they are kept and appended to, whoever sent them.
+                                   What these say is kept, and their address appended to -For.
+                                   Without it, headers are appended to, whoever sent them.
 
 Timeouts (milliseconds):
   --timeout N                      Drop a client connection that is silent during a request

@@ -275,10 +275,18 @@ def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
     networks = []
     for item in value.split(","):
         try:
-            networks.append(ip_network(item.strip()))
+            networks.append(_plain_network(ip_network(item.strip())))
         except ValueError as error:
             raise ValueError(f"is not a list of IP addresses and networks: {error}") from None
     return tuple(networks)
+
+
+def _plain_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """Return a network of IPv4 addresses in IPv6's notation (``::ffff:…``) as one of IPv4."""
+    first = getattr(network.network_address, "ipv4_mapped", None)
+    if first is None or network.prefixlen < 96:
+        return network
+    return IPv4Network((first, network.prefixlen - 96))
 
 
 def _rewritten_protocol(value: str) -> str:

@@ -121,7 +121,7 @@ class ProxyOptions:
     are None for never. ``connect_timeout`` is how long a connection to a target may take: the
     look-up of its name, connecting and the TLS handshake. ``trusted_proxies`` is None when
     X-Forwarded-* of every peer is appended to, as CHP does; otherwise those of any peer outside
-    the networks are replaced.
+    the networks are replaced, and what one inside says of protocol, port and host is kept.
     """
 
     x_forward: bool = True

@@ -280,6 +280,11 @@ def test_switches(flag: str, field: str, value: bool) -> None:
             "trusted_proxies",
             (ip_network("10.0.0.0/8"), ip_network("::1/128")),
         ),
+        (
+            ["--trusted-proxies", "::ffff:10.0.0.0/104,::ffff:192.0.2.1,::ffff:0:0/96,::/0"],
+            "trusted_proxies",
+            tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.1/32", "0.0.0.0/0", "::/0"))),
+        ),
     ],
 )
 def test_values_for_the_data_plane(arguments: list[str], field: str, value: object) -> None:
@@ -387,7 +392,7 @@ def test_urls_of_targets(url: str) -> None:
         ("http://", "has no host"),
         ("http:///path", "has no host"),
         ("http://:80", "has a host that is neither"),
-        ("http://a_-:80", "has a host that is neither"),
+        ("http://_-:80", "has a host that is neither"),
         ("http://a%62c", "has a host that is neither"),
         ("http://::1:80", "has a"),
         ("http://[::1", "has a malformed host"),

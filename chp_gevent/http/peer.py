@@ -21,16 +21,23 @@ class Peer(NamedTuple):
         return self.address or "a UNIX socket"
 
 
+def peer_address(address: str) -> str:
+    """Return a peer's address; that of an IPv4 client on an IPv6 socket is IPv4."""
+    mapped = address.removeprefix("::ffff:")
+    return address if ":" in mapped or "." not in mapped else mapped
+
+
 def is_trusted(address: str, trusted: Sequence[IPv4Network | IPv6Network] | None) -> bool:
     """Whether ``X-Forwarded-*`` from this peer are kept (``--trusted-proxies``).
 
-    ``None`` trusts everyone, as CHP does. IPv4 addresses on an IPv6 socket are compared as
-    what they are. A peer on a UNIX socket is a local proxy and is trusted.
+    ``None`` trusts everyone, as CHP does. A peer on a UNIX socket is a local proxy and is
+    trusted.
+
+    Args:
+        address: as ``peer_address`` returns it.
+        trusted: networks; those of IPv4 as such.
     """
     if trusted is None or not address:
         return True
     ip = ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    if mapped is not None:
-        ip = mapped
     return any(ip.version == network.version and ip in network for network in trusted)

@@ -25,7 +25,7 @@ from chp_gevent.http.acceptor import Acceptor
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
 from chp_gevent.http.hooks import ServerHooks
-from chp_gevent.http.peer import Peer, is_trusted
+from chp_gevent.http.peer import Peer, is_trusted, peer_address
 from chp_gevent.http.room import Turn, first_to_go
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.stream import Stream
@@ -184,12 +184,12 @@ class HTTPServer:
     def _connection(self, sock: Any, address: Any) -> ClientConnection | None:
         """Return what serves a socket from now on; None if its client has left already."""
         settings = self.settings
-        peer_address = str(address[0]) if sock.family != socket.AF_UNIX else ""
-        trusted = is_trusted(peer_address, settings.trusted_proxies)
-        peer = Peer(peer_address, settings.tls is not None, trusted)
+        ip = peer_address(address[0]) if sock.family != socket.AF_UNIX else ""
+        trusted = is_trusted(ip, settings.trusted_proxies)
+        peer = Peer(ip, settings.tls is not None, trusted)
         environ = self._base_environ.copy()
-        environ["REMOTE_ADDR"] = peer_address
-        environ["REMOTE_PORT"] = str(address[1]) if peer_address else ""
+        environ["REMOTE_ADDR"] = ip
+        environ["REMOTE_PORT"] = str(address[1]) if ip else ""
         sock.setblocking(False)
         if settings.tls is None:
             return ClientConnection(self, Stream(sock, self._hub), peer, environ)

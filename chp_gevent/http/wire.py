@@ -31,6 +31,11 @@ Buffer = bytes | memoryview
 HEAD_END = b"\r\n\r\n"
 
 _USUAL_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+# Lines of an answer's header section, most of which would be cookies: nobody has that many, and
+# each takes 350 bytes here. Node.js takes 2000 and drops the others in silence.
+_MAX_RESPONSE_FIELDS = 1000
+_SHORTEST_LINE = len(b"a:\r\n")
+
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(?:[/?#].*)?", re.IGNORECASE)
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
@@ -244,6 +249,10 @@ def parse_response_head(block: bytes, method: str) -> ResponseHead:
     """
     line, section_block = _split_first_line(block)
     http_1_0, status, reason = _status_lines.get(line) or _parse_status_line(line)
+    # Short sections, which nearly all are, need not be counted.
+    long = len(section_block) >= _MAX_RESPONSE_FIELDS * _SHORTEST_LINE - 2
+    if long and section_block.count(b"\r\n") >= _MAX_RESPONSE_FIELDS:
+        raise WireError("too many header lines")
     section = parse_section(section_block, http_1_0, RESPONSE_SECTIONS)
     if status == 101 and not (
         "upgrade" in section.noted and "upgrade" in section.connection_options

@@ -17,14 +17,17 @@ from chp_gevent.channel.publisher import RouteLimitReached
 from chp_gevent.channel.segment import STATUS
 from chp_gevent.http.section import WireError
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, API_ROUTE_GET
+from chp_gevent.management.foreign_pages import ForeignPages
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed, decode, encode
 from chp_gevent.management.timestamps import parse_iso8601
-from chp_gevent.routing.paths import MalformedPath, request_path
+from chp_gevent.routing.paths import is_utf8, request_path
 
 ROOT = "/api/routes"
 
 _TOKEN = re.compile(r"token\s+(\S+)")
 _JSON_TYPE = (("Content-Type", "application/json"),)
+# Texts about what was sent quote it, and have no type: a browser is not to find HTML in them.
+_NO_SNIFFING = (("X-Content-Type-Options", "nosniff"),)
 _LOGGED_DATA_LENGTH = 200
 
 Environ = dict[str, Any]
@@ -41,7 +44,7 @@ class Answer(NamedTuple):
 
 
 def _failure(status: int, message: str) -> Answer:
-    return Answer(status, message.encode("utf-8", "replace"), note=message)
+    return Answer(status, message.encode("utf-8", "replace"), _NO_SNIFFING, note=message)
 
 
 class Api:
@@ -56,15 +59,22 @@ class Api:
             everybody in.
         row: the management process's row of counters.
         log: the server's logger.
+        own_names: see ``ForeignPages``, which calls are refused by if there is no token.
     """
 
     def __init__(
-        self, routes: Routes, auth_token: str | None, row: memoryview[int], log: logging.Logger
+        self,
+        routes: Routes,
+        auth_token: str | None,
+        row: memoryview[int],
+        log: logging.Logger,
+        own_names: frozenset[str] | None = None,
     ) -> None:
         self._routes = routes
         self._auth_token = (auth_token or "").encode()
         self._row = row
         self._log = log
+        self._foreign_pages = ForeignPages(own_names)
         self._handlers = {"GET": self._get, "POST": self._post, "DELETE": self._delete}
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -83,9 +93,10 @@ class Api:
 
     def _answer(self, environ: Environ) -> Answer:
         """Check a call, and handle it."""
-        try:
-            path = request_path(environ["RAW_URI"])
-        except MalformedPath:
+        if not self._auth_token and (reason := self._foreign_pages.refusal(environ)):
+            return _failure(403, reason)
+        path = request_path(environ["RAW_URI"])
+        if not is_utf8(path):
             return _failure(400, "Malformed path")
         if not path.startswith(ROOT) or path[len(ROOT) : len(ROOT) + 1] not in ("", "/"):
             return Answer(404, b"Not Found")

@@ -16,7 +16,7 @@ from gevent.lock import Semaphore
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached, StoredRoute
 from chp_gevent.management.stores import RouteData, Store
 from chp_gevent.management.timestamps import IsoFormatter, parse_iso8601
-from chp_gevent.routing.paths import route_path
+from chp_gevent.routing.paths import host_route_path, is_utf8, route_path
 from chp_gevent.routing.target_url import check_target_url
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Routes:
         self._activity = activity
         self._log = log
         self._host_routing = host_routing
+        self._canonical = host_route_path if host_routing else route_path
         self._store = store
         # Changes in store and table must come in the same order. Without a store nothing here
         # ever yields to another greenlet.
@@ -95,7 +96,7 @@ class Routes:
             StoreFailed: the storage backend did not take it.
             OSError: there is no memory left for it.
         """
-        path = route_path(path)
+        path = self._canonical(path)
         target = data.get("target")
         if not isinstance(target, str):
             raise InvalidRoute("Must specify 'target' as string")
@@ -121,7 +122,7 @@ class Routes:
             StoreFailed: the storage backend did not take it.
             OSError: there is no memory left to publish it.
         """
-        path = route_path(path)
+        path = self._canonical(path)
         if path not in self._table:
             return False
         self._log.info("Removing route %s", path)
@@ -151,7 +152,7 @@ class Routes:
 
     def one_as_json(self, path: str) -> bytes | None:
         """Return a route as a JSON object, or None if there is none with this path."""
-        route = self._publisher.get(route_path(path))
+        route = self._publisher.get(self._canonical(path))
         if route is None:
             return None
         return b'%b,"last_activity":"%b"}' % (route.data[:-1], self._iso(self._activity_ms(route)))
@@ -192,14 +193,15 @@ class Routes:
         if self._store is None:
             return
         with _store_failures():
-            stored = [(route_path(path), dict(data)) for path, data in self._store.load()]
+            stored = [(self._canonical(path), dict(data)) for path, data in self._store.load()]
         known = set()
         for path, data in stored:
             try:
                 self._publish_loaded(path, data)
                 known.add(path)
             except (InvalidRoute, RouteLimitReached) as error:
-                self._log.error("Stored route %s is left out: %s", path, error)
+                shown = path.encode(errors="backslashreplace").decode()
+                self._log.error("Stored route %s is left out: %s", shown, error)
         for path in [path for path in self._table if path not in known]:
             self._publisher.remove(path)
 
@@ -208,6 +210,8 @@ class Routes:
         target = data.get("target")
         if not isinstance(target, str):
             raise InvalidRoute("it has no target")
+        if not is_utf8(path):
+            raise InvalidRoute("its path is not UTF-8")
         try:
             check_target_url(target)
             encoded = encode(data)

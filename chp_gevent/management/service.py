@@ -23,6 +23,7 @@ from chp_gevent.http.mishaps import look_after
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
+from chp_gevent.management.foreign_pages import own_names
 from chp_gevent.management.metrics import Metrics, MetricsApp
 from chp_gevent.management.process import ManagementContext, leave
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed
@@ -130,7 +131,9 @@ class ManagementService:
             server.start()
 
     def _api_server(self, listeners: list[socket.socket]) -> HTTPServer:
-        api = Api(self._routes, self._options.auth_token, self._row, self._log)
+        options = self._options
+        names = own_names(listeners, options.api)
+        api = Api(self._routes, options.auth_token, self._row, self._log, names)
         tls = self._context.tls.api
         hooks = ManagementHooks("API", self._log, self._row)
         return HTTPServer(WholeBodies(api), server_settings(listeners, tls), listeners, hooks)

@@ -40,7 +40,7 @@ from chp_gevent.proxy.target import Target, joined_path, origin_form, without_pr
 from chp_gevent.proxy.target_connection import TargetError
 from chp_gevent.proxy.upstream import Upstream
 from chp_gevent.proxy.wsgi_client import client_from_environ
-from chp_gevent.routing.paths import MalformedPath, request_path
+from chp_gevent.routing.paths import host_segment, request_path
 from chp_gevent.routing.table import Route, RouteTable
 
 log = logging.getLogger("chp_gevent.proxy")
@@ -102,15 +102,13 @@ class ProxyApplication:
             if response.status == 101:
                 return self._upgrade(client, exchange, response, route, start_response)
             return self._answer(client, exchange, response, route, start_response)
-        except MalformedPath as error:
-            return self._fail(500, str(error), head, websocket, start_response)
         except TargetError as error:
             return self._fail(503, str(error), head, websocket, start_response)
 
     # -- routing
 
     def _find_route(self, head: RequestHead) -> Route | None:
-        """Return the route for a request. Raises ``MalformedPath``."""
+        """Return the route for a request."""
         started = time.perf_counter_ns()
         if self._words[GENERATION] != self._subscriber.generation:
             self._subscriber.catch_up()
@@ -158,7 +156,9 @@ class ProxyApplication:
     ) -> bytes:
         """Return the head of the request as the target gets it."""
         head = client.head
-        asked = head.target if head.target.startswith("/") else origin_form(head.target)
+        asked = head.target
+        if not asked.startswith("/"):
+            asked = origin_form(asked, head.method)
         if not self._options.include_prefix:
             asked = without_prefix(asked, self._path_prefix(route))
         if self._options.prepend_path:
@@ -190,17 +190,23 @@ class ProxyApplication:
         if options.x_forward:
             host = hosts[0] if hosts else ""
             forwarded = header_fields.forwarded_headers(
-                head.fields, peer, host, websocket=websocket
+                head.fields,
+                peer,
+                host,
+                websocket=websocket,
+                kept=options.trusted_proxies is not None,
             )
         fields = header_fields.request_headers(
             head.fields, head.connection_options, forwarded, trusted=peer.trusted
         )
         if websocket:
             fields += (("Connection", "Upgrade"), ("Upgrade", "websocket"))
-        elif head.chunked:
-            fields.append(("Transfer-Encoding", "chunked"))
-        if any("trailers" in value.lower() for value in head.noted.get("te", ())):
-            fields.append(("TE", "trailers"))
+        else:
+            if head.chunked:
+                fields.append(("Transfer-Encoding", "chunked"))
+            if _takes_trailers(head):
+                # RFC 9110, 10.1.4: or a proxy that does not know TE would pass it on.
+                fields += (("Connection", "TE"), ("TE", "trailers"))
         if options.change_origin:
             fields = header_fields.replaced(fields, {"host": ("Host", target.origin)})
         elif hosts is None:
@@ -349,11 +355,20 @@ class ProxyApplication:
 
 
 def _hostname(head: RequestHead) -> str:
-    """Return the host of a request without port, lower case (``--host-routing``)."""
-    host = head.noted.get("host", [""])[0].lower()
+    """Return the host of a request without port (``--host-routing``)."""
+    host = head.noted.get("host", [""])[0]
     if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
+        return host.lower().partition("]")[0] + "]"
+    return host_segment(host.partition(":")[0])
+
+
+def _takes_trailers(head: RequestHead) -> bool:
+    """Whether a client says for itself that it takes trailers, and not for one behind it."""
+    return "te" in head.connection_options and any(
+        coding.strip(" \t").lower() == "trailers"
+        for value in head.noted.get("te", ())
+        for coding in value.split(",")
+    )
 
 
 def _logged(head: RequestHead) -> str:

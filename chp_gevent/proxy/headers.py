@@ -7,8 +7,9 @@ Order, case and duplicates of what is forwarded are kept. Hop-by-hop fields (RFC
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Mapping
-from itertools import product
+from functools import lru_cache
 from urllib.parse import urlsplit, urlunsplit
 
 from chp_gevent.http.answer import Headers
@@ -27,21 +28,22 @@ _X_FORWARDED = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto", "x-f
 _FORWARDED_LIKE = frozenset("forwarded x-real-ip x-scheme x-client-ip".split())
 
 
-def _lookalikes(names: Iterable[str]) -> frozenset[str]:
-    """Return ``names`` with ``_`` for one or more of their ``-``.
+_TO_HYPHENS = str.maketrans(dict.fromkeys(string.punctuation, "-"))
 
-    A CGI or WSGI target can't tell ``X_Forwarded_For`` from ``X-Forwarded-For``.
+
+@lru_cache(maxsize=1024)
+def _meaning(lower: str) -> str:
+    """Return the name, in lower case, that a CGI or WSGI target may take a field for.
+
+    To it ``X_Forwarded_For``, ``X.Forwarded.For`` and ``X-Forwarded-For`` are one variable, since
+    variables have letters, digits and ``_`` only. What is no ``Content-Length`` but looks like
+    one is as bad as a ``Transfer-Encoding``.
     """
-    found = set()
-    for name in names:
-        first, *others = name.split("-")
-        for separators in product("-_", repeat=len(others)):
-            found.add(first + "".join(map("".join, zip(separators, others, strict=True))))
-    return frozenset(found)
+    name = lower.translate(_TO_HYPHENS)
+    return "transfer-encoding" if name == "content-length" != lower else name
 
 
-_DROPPED = _lookalikes(HOP_BY_HOP) | _lookalikes(["content-length"]) - {"content-length"}
-_REWRITTEN = _DROPPED | _lookalikes(_X_FORWARDED)
+_REWRITTEN = HOP_BY_HOP.union(_X_FORWARDED)
 
 # What a client may not have dropped by naming it in Connection: without these the
 # message would mean something else.
@@ -60,8 +62,8 @@ _NOT_IN_TRAILERS = HOP_BY_HOP.union(
     "retry-after set-cookie trailer vary warning www-authenticate".split(),
 )
 
-_HOST_PORT = re.compile(r":(\d+)")
-_REDIRECTS = frozenset((201, 301, 302, 307, 308))
+_port_of = re.compile(r":([0-9]+)\Z").search
+_REDIRECTS = frozenset((201, 301, 302, 303, 307, 308))
 
 
 def request_headers(
@@ -78,42 +80,55 @@ def request_headers(
     peer's: if it is not, every field that says on whose behalf it asks is dropped. Framing
     and ``Upgrade`` are the caller's to add.
     """
-    dropped = _DROPPED if forwarded is None else _REWRITTEN
+    dropped = HOP_BY_HOP if forwarded is None else _REWRITTEN
     if named and not named <= _NEVER_NAMED:
         # Nor may it have dropped what a proxy in front of us added about it.
-        dropped = dropped | {name for name in named - _NEVER_NAMED if not _speaks_for_others(name)}
+        named = frozenset(n for n in named - _NEVER_NAMED if not _speaks_for_others(_meaning(n)))
+        fields = [field for field in fields if field.lower not in named]
     if not trusted:
-        fields = [field for field in fields if not _speaks_for_others(field.lower)]
-    headers = [(name, value) for name, value, lower, _ in fields if lower not in dropped]
+        fields = [field for field in fields if not _speaks_for_others(_meaning(field.lower))]
+    headers = [(name, value) for name, value, lower, _ in fields if _meaning(lower) not in dropped]
     if forwarded is not None:
         headers += forwarded
     return headers
 
 
-def _speaks_for_others(lower: str) -> bool:
-    name = lower.replace("_", "-")
+def _speaks_for_others(name: str) -> bool:
     return name.startswith("x-forwarded-") or name in _FORWARDED_LIKE
 
 
 def forwarded_headers(
-    fields: Iterable[Field], peer: Peer, host: str, *, websocket: bool = False
+    fields: Iterable[Field],
+    peer: Peer,
+    host: str,
+    *,
+    websocket: bool = False,
+    kept: bool = False,
 ) -> Headers:
     """Return the ``X-Forwarded-*`` fields for a request, as CHP sets them.
 
     For, Port and Proto are appended to what a trusted peer sent, with a comma and no
     space; Host is set only if absent, and not at all on WebSocket upgrades. The port is
     that of ``host`` (the Host header), else 80 or 443.
+
+    Args:
+        fields: those of the request.
+        peer: who sent it.
+        host: its Host.
+        websocket: whether it asks for a WebSocket.
+        kept: whether Port and Proto of a trusted peer are kept as they are
+            (``--trusted-proxies``): it knows how the client reached it. To ``https,http``
+            tornado says http.
     """
     sent: dict[str, str] = {}
     for _, value, lower, _ in fields:
         if lower.startswith("x-forwarded-") and lower in _X_FORWARDED and peer.trusted:
             sent[lower] = f"{sent[lower]}, {value}" if lower in sent else value
-    match = _HOST_PORT.search(host)
+    if kept and sent:
+        return _kept_headers(sent, peer, host, websocket)
+    match = _port_of(host)
     port = match[1] if match else ("443" if peer.secure else "80")
-    if websocket:
-        proto = "wss" if peer.secure else "ws"
-    else:
-        proto = "https" if peer.secure else "http"
+    proto = _scheme(peer.secure, websocket)
     headers = [("X-Forwarded-For", peer.address)] if peer.address else []
     headers.append(("X-Forwarded-Port", port))
     headers.append(("X-Forwarded-Proto", proto))
@@ -130,6 +145,31 @@ def forwarded_headers(
     elif "x-forwarded-host" in sent:
         headers.append(("X-Forwarded-Host", sent["x-forwarded-host"]))
     return headers
+
+
+def _kept_headers(sent: dict[str, str], peer: Peer, host: str, websocket: bool) -> Headers:
+    """Return ``X-Forwarded-*`` where a trusted peer told some of them, in lower-case names.
+
+    What it did not tell is made from what it did: who says only that its client speaks TLS
+    means port 443.
+    """
+    clients = [text for text in (sent.get("x-forwarded-for"), peer.address) if text]
+    proto = sent.get("x-forwarded-proto") or _scheme(peer.secure, websocket)
+    host_of_client = sent.get("x-forwarded-host") or host
+    port = sent.get("x-forwarded-port")
+    if not port:
+        match = _port_of(host_of_client.partition(",")[0].strip())
+        secure = proto.partition(",")[0].strip().lower() in ("https", "wss")
+        port = match[1] if match else ("443" if secure else "80")
+    headers = [("X-Forwarded-For", ",".join(clients))] if clients else []
+    headers += (("X-Forwarded-Port", port), ("X-Forwarded-Proto", proto))
+    if not websocket or sent.get("x-forwarded-host"):
+        headers.append(("X-Forwarded-Host", host_of_client))
+    return headers
+
+
+def _scheme(secure: bool, websocket: bool) -> str:
+    return ("ws" if websocket else "http") + ("s" if secure else "")
 
 
 def replaced(headers: Headers, overrides: Mapping[str, tuple[str, str]]) -> Headers:
@@ -162,11 +202,16 @@ def response_headers(fields: Iterable[Field], named: frozenset[str]) -> Headers:
 
 def trailer_headers(fields: Iterable[Field]) -> Headers:
     """Return the trailer fields that go on, in either direction."""
-    return [(name, value) for name, value, lower, _ in fields if lower not in _NOT_IN_TRAILERS]
+    return [
+        (name, value) for name, value, lower, _ in fields if _meaning(lower) not in _NOT_IN_TRAILERS
+    ]
 
 
 def rewrites_location(status: int) -> bool:
-    """Whether CHP rewrites the ``Location`` of a response with this status."""
+    """Whether the ``Location`` of a response with this status is rewritten.
+
+    CHP's statuses, and 303, which CHP forgets.
+    """
     return status in _REDIRECTS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import quote, unquote, urlsplit
 
 from chp_gevent.proxy.headers import origin_host
@@ -19,8 +20,9 @@ _SCHEMES = {
 
 # What makes a path's segments other than those that it is routed by.
 _not_as_routed = re.compile(r"^//|/\.|%2e|\\", re.IGNORECASE).search
-# One byte of a decoded path: an escape, or a character.
-_escape_or_character = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
+_leading_slashes = re.compile(r"(?:/|%2f)*", re.IGNORECASE).match
+# One byte of a decoded path: an escape, or a character, which is one of latin-1.
+_escape_or_character = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL).finditer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,11 @@ def _with_plain_zone(host: str) -> str:
     return address + mark + (zone[2:] if zone.startswith("25") and len(zone) > 2 else zone)
 
 
-def origin_form(request_target: str) -> str:
+def origin_form(request_target: str, method: str) -> str:
     """Return the path and query of a request target (RFC 9112, 3.2), byte for byte.
 
-    Origin-form is what it is; absolute-form loses its scheme and authority.
+    Origin-form is what it is; absolute-form loses its scheme and authority. With OPTIONS and
+    nothing else it becomes ``*`` (3.2.4).
     """
     if request_target.startswith("/") or "://" not in request_target:
         return request_target
@@ -86,6 +89,8 @@ def origin_form(request_target: str) -> str:
     ends = (request_target.find(mark, after_scheme) for mark in "/?#")
     authority_end = min((end for end in ends if end >= 0), default=len(request_target))
     rest = request_target[authority_end:]
+    if method == "OPTIONS" and not rest:
+        return "*"
     return rest if rest.startswith("/") else "/" + rest
 
 
@@ -99,24 +104,29 @@ def without_prefix(request_target: str, prefix: str) -> str:
         return request_target
     path, mark, query = request_target.partition("?")
     if _not_as_routed(path):
-        rest = quote(request_path(path)[len(prefix) :], safe="/:@!$&'()*+,;=~")
+        routed = request_path(path).lstrip("/")
+        rest = routed[len(prefix.lstrip("/")) :]
+        rest = quote(rest, safe="/:@!$&'()*+,;=~", errors="surrogateescape")
     else:
         rest = path[_encoded_length(path, prefix) :]
+        if rest[:3].lower() == "%2f":
+            rest = rest[3:]
     return (rest if rest.startswith("/") else "/" + rest) + mark + query
 
 
 def _encoded_length(path: str, prefix: str) -> int:
-    """Return how many characters of ``path``, in whatever encoding, are ``prefix``."""
-    if path.startswith(prefix):
+    """Return how many characters of ``path``, in whatever encoding, are ``prefix``.
+
+    Slashes before it don't count, escaped or not: a route is looked up without them.
+    """
+    if prefix.isascii() and "%" not in prefix and path.startswith(prefix):
         return len(prefix)
-    left = len(prefix.encode())
-    position = 0
-    for match in _escape_or_character.finditer(path):
-        if left <= 0:
-            break
-        position = match.end()
-        left -= 1 if match[0] < "\x80" else 2
-    return position
+    end = _leading_slashes(path).end()  # type: ignore[union-attr]
+    # Each match is one byte.
+    size = len(prefix.lstrip("/").encode())
+    for match in islice(_escape_or_character(path, end), size):
+        end = match.end()
+    return end
 
 
 def joined_path(target_path: str, request_target: str) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from chp_gevent.http.answer import AnswerFields, Headers
 from chp_gevent.http.body import ClientGone
-from chp_gevent.http.peer import Peer
+from chp_gevent.http.peer import Peer, peer_address
 from chp_gevent.http.section import Field, HeaderSection
 from chp_gevent.http.wire import RequestHead
 
@@ -114,7 +114,7 @@ def client_from_environ(environ: dict[str, Any]) -> WSGIClient:
         HeaderSection(fields, noted, length, chunked=length is None),
     )
     secure = environ.get("wsgi.url_scheme") == "https"
-    peer = Peer(environ.get("REMOTE_ADDR", ""), secure, trusted=True)
+    peer = Peer(peer_address(environ.get("REMOTE_ADDR", "")), secure, trusted=True)
     return WSGIClient(head, WSGIBody(environ["wsgi.input"], length), peer)
 
 

@@ -12,7 +12,9 @@ SUN_PATH_MAX = 107
 """Bytes of a UNIX socket's path: Linux keeps it in 108, the last of them zero."""
 
 _NOT_PRINTABLE_ASCII = re.compile(r"[^\x21-\x7e]")
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
+# Whether there is a host of this name is the resolver's business: spawners make names with
+# underscores, and with hyphens at either end.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def check_target_url(url: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.comparison.case import Case, request
+from scripts.comparison.case import NO_TOKEN, Case, request
 from tests.integration.server import TOKEN
 
 AUTHORIZATION = f"Authorization: token {TOKEN}"
@@ -72,6 +72,7 @@ PATHS = [
     "/api/routes/new?query=1",
     "/api/routes/%",
     "/api/routes/%zz",
+    "/api/routes/%ff",
     "/api/routesx",
     "/api/route",
     "/api",
@@ -130,6 +131,17 @@ CASES = [
     call("POST with a content type", "POST", "/api/routes/new", TARGET, "Content-Type: text/x"),
     call("DELETE with a body", "DELETE", "/api/routes/t", b"abc"),
     call("GET and close", "GET", "/api/routes/t", b"", "Connection: close"),
+    *(
+        Case(f"no token: {name}", request(path, *lines, method=method, body=body, host=host),
+             group=NO_TOKEN, to="api")
+        for name, method, path, body, host, *lines in (
+            ("GET", "GET", "/api/routes/t", b"", "localhost:8001"),
+            ("POST", "POST", "/api/routes/new", TARGET, "127.0.0.1"),
+            ("foreign page", "POST", "/api/routes/new", TARGET, "localhost",
+             "Origin: http://evil.test"),
+            ("rebound name", "GET", "/api/routes/t", b"", "evil.test:8001"),
+        )
+    ),
     Case("api: HTTP/1.0", request("/api/routes/t", AUTHORIZATION, version="1.0"), to="api"),
     Case("api: two pipelined", request("/api/routes/t", AUTHORIZATION) * 2, answers=2, to="api"),
     Case("api: malformed", b"nonsense\r\n\r\n", to="api"),

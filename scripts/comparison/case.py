@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tests.peers.raw_target import OK, Reply
 
+NO_TOKEN = "no token"
+"""The group whose servers let everybody change routes."""
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "no x-forward": ("--no-x-forward",),
@@ -20,6 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "error path": ("--error-path", "{folder}"),
     "error target": ("--error-target", "{error_target}"),
     "proxy timeout": ("--proxy-timeout", "200"),
+    NO_TOKEN: (),
 }
 """The flags that a server is started with for the cases of a group."""
 

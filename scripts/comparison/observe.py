@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.comparison.case import GROUPS, ROUTES, Case
-from tests.integration.server import Proxy, free_ports, start_proxy
+from scripts.comparison.case import GROUPS, NO_TOKEN, ROUTES, Case
+from tests.integration.server import TOKEN, Proxy, free_ports, start_proxy
 from tests.peers import BadMessage, Incomplete, RawClient, RawTarget
 from tests.peers.messages import Head
 from tests.peers.raw_target import OK, Reply
@@ -65,7 +65,13 @@ class Bench:
         }
         flags = [flag.format(**self._places) for flag in GROUPS[group]]
         self.proxy: Proxy = servers.enter_context(
-            start_proxy(*flags, "--log-level", "error", command=command)
+            start_proxy(
+                *flags,
+                "--log-level",
+                "error",
+                command=command,
+                token=None if group == NO_TOKEN else TOKEN,
+            )
         )
         self._names = {
             f"127.0.0.1:{self.target.port}": "TARGET",

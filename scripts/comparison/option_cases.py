@@ -86,9 +86,10 @@ CASES = [
         *(Case(f"{host}{path}", request(path, host=host)) for host, path in (
             ("proxy.test", "/x"), ("proxy.test:8000", "/"), ("PROXY.test", "/x"),
             ("other.test", "/sub/x"), ("other.test", "/x"), ("unknown.test", "/x"),
-            ("t", "/x"), ("", "/x"),
+            ("t", "/x"), ("", "/x"), ("proxy.test.", "/x"),
         )),
         Case("HTTP/1.0 without host", request("/t", version="1.0", host=None)),
+        Case("OPTIONS of a host", request("http://proxy.test", method="OPTIONS")),
     ),
     *_in_group(
         "error path",

@@ -89,6 +89,7 @@ REPLIES: dict[str, Reply] = {
     "cut between chunks": then_close(CHUNKED + b"\r\n3\r\nabc\r\n"),
     "more than its length": then_close(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokMORE"),
     "bad chunk": then_close(CHUNKED + b"\r\n3\r\nabc\r\nxyz\r\n"),
+    "1500 header fields": raw("HTTP/1.1 204 No Content\n" + "a: 1\n" * 1500 + "\n", close=False),
     "unasked 101": then_close(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"),
 }
 

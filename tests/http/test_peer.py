@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from chp_gevent.http.peer import is_trusted
+from chp_gevent.http.peer import is_trusted, peer_address
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,6 @@ from chp_gevent.http.peer import is_trusted
         ("10.1.2.3", [], False),
         ("::1", ["::1/128"], True),
         ("::2", ["::1/128"], False),
-        ("::ffff:10.1.2.3", ["10.0.0.0/8"], True),
-        ("::ffff:11.1.2.3", ["10.0.0.0/8"], False),
         ("::10.1.2.3", ["10.0.0.0/8"], False),
         ("fe80::1%eth0", ["fe80::/10"], True),
         ("10.1.2.3", ["::/0"], False),
@@ -33,3 +31,19 @@ def test_a_peer_is_trusted_by_its_network(
 ) -> None:
     known = None if networks is None else [ip_network(network) for network in networks]
     assert is_trusted(address, known) is trusted
+
+
+@pytest.mark.parametrize(
+    ("address", "plain"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+        ("::ffff:1", "::ffff:1"),
+        ("::ffff:0:192.0.2.1", "::ffff:0:192.0.2.1"),
+        ("fe80::1%eth0.1", "fe80::1%eth0.1"),
+        ("", ""),
+    ],
+)
+def test_an_ipv4_client_has_an_ipv4_address_on_every_socket(address: str, plain: str) -> None:
+    assert peer_address(address) == plain

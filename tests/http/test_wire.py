@@ -801,3 +801,11 @@ def test_a_head_is_written_in_one_canonical_form() -> None:
         b"GET / HTTP/1.1\r\nHost: a\r\nX: \r\nx: \xe9\r\n\r\n"
     )
     assert serialise_head("HTTP/1.1 204 No Content", []) == b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize("line", ["a:", "Set-Cookie: name=value; Path=/"])
+def test_the_fields_of_an_answer_have_a_limit_however_short_they_are(line: str) -> None:
+    most = "\r\n".join(["HTTP/1.1 204 No Content", *[line] * 1000]).encode()
+    assert len(parse_response_head(most, "GET").fields) == 1000
+    with pytest.raises(WireError, match="too many header lines"):
+        parse_response_head(most + b"\r\n" + line.encode(), "GET")

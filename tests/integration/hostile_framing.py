@@ -218,3 +218,20 @@ def hop_by_hop() -> Iterable[Case]:
     yield passed("hop by hop: nonsense", raw, forwarded("GET / HTTP/1.1", "X-A: 1"))
     raw = message("GET / HTTP/1.1", "Host: a", "X_Forwarded_For: 1", "X-Forwarded_Host: b")
     yield passed("hop by hop: forged for CGI targets", raw, GET)
+    forged = ["X.Forwarded.For: 1", "X'Forwarded`Host: b", "Transfer.Encoding: chunked"]
+    raw = message("GET / HTTP/1.1", "Host: a", *forged, "Content~Length: 9", "Keep|Alive: 1")
+    yield passed("hop by hop: forged with other characters", raw, GET)
+    takes = ["TE: trailers"]
+    for name, lines, goes_on in [
+        ("as it should be", ["Connection: TE", *takes], True),
+        ("among others", ["TE: gzip;q=0.5, Trailers", "Connection: close, te"], True),
+        ("of somebody behind", takes, False),
+        ("of somebody behind, too", ["Connection: x", *takes], False),
+        ("without trailers", ["Connection: TE", "TE: gzip"], False),
+        ("of no such name", ["Connection: TE", "TE: x-trailers"], False),
+        ("that is only named", ["Connection: TE"], False),
+    ]:
+        close = any("close" in line for line in lines)
+        raw = message("GET / HTTP/1.1", "Host: a", *lines)
+        seen = GET.replace(b"\r\n\r\n", b"\r\nConnection: TE\r\nTE: trailers\r\n\r\n")
+        yield Case(f"hop by hop: TE {name}", raw, (200,), seen if goes_on else GET, closed=close)

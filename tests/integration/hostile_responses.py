@@ -126,6 +126,9 @@ def header_lines() -> Iterable[Case]:
     ]:
         raw = message(OK, "Content-Length: 2", line, body="ok")
         yield Case(f"header: {line!r}", raw, Verdict.REFUSED)
+    many = ["Content-Length: 0", *["a:"] * 1000]
+    yield Case("header: 1001 short ones", message(OK, *many), Verdict.REFUSED)
+    yield Case("header: 1000 short ones", message(OK, *many[:-1]), Verdict.PASSED, reusable=True)
     endless = message(OK, *["X: " + "y" * 1000] * 300, "Content-Length: 0")
     yield Case("header: too many of them", endless, Verdict.REFUSED)
     yield Case("header: no end of them", endless[:-4], Verdict.REFUSED)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.server import TOKEN, Proxy
+from tests.integration.server import TOKEN, Proxy, start_proxy
 from tests.peers import RawClient, RawTarget, Response, fetch, response, wait_until
 
 AddRoute = Callable[[str], str]
@@ -206,9 +206,33 @@ def test_delete_without_a_path_removes_the_root_route(proxy: Proxy, add_route: A
 
 @pytest.mark.ours
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_a_malformed_escape_in_a_route_is_refused(proxy: Proxy, method: str) -> None:
-    assert call(proxy, method, "/api/routes/%zz", TARGET).status == 400
+def test_a_route_that_is_not_utf8_is_refused(proxy: Proxy, method: str) -> None:
+    assert call(proxy, method, "/api/routes/caf%E9", TARGET).status == 400
     assert call(proxy, "GET", "/api/routes").status == 200
+
+
+@pytest.mark.ours
+def test_without_a_token_no_page_of_another_site_adds_a_route() -> None:
+    """A form in a page may be posted to localhost; a site's name may be led there."""
+    evil = "http://evil.test"
+    with start_proxy(token=None) as proxy:
+        local = f"localhost:{proxy.api_port}"
+        for host, origin, status in (
+            (local, evil, 403),
+            (local, "null", 403),
+            ("evil.test", evil, 403),
+            ("evil.test", None, 403),
+            (local, f"http://{local}", 201),
+            ("127.0.0.1", None, 201),
+        ):
+            lines = [f"POST /api/routes/a HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain"]
+            lines += [f"Content-Length: {len(TARGET)}"]
+            lines += [f"Origin: {origin}"] if origin else []
+            answer = fetch(proxy.api_address, "\r\n".join([*lines, "", TARGET]))
+            assert (host, origin, answer.status) == (host, origin, status)
+            if status == 403:
+                assert answer.all("x-content-type-options") == ["nosniff"]
+                assert proxy.api.routes() == {}
 
 
 @pytest.mark.parametrize("name", ["inactive_since", "inactiveSince"])

@@ -164,7 +164,10 @@ def test_a_slow_second_head_is_a_408_too(impatient: Proxy) -> None:
         "/x\\..\\private\\a",
         "/private%2fa",
         "/private/%00",
+        "/private/%E9/%/\xe9",
+        "/%C0%AE/../private/%zz",
         "//host/private/a",
+        "//[/private/a",
         "http://a/private/a",
         "http://a/x/../private",
     ],
@@ -188,6 +191,7 @@ def test_a_path_is_routed_in_normal_form_and_forwarded_as_sent(
     [
         *"/privat /privatex /Private /private/../x /private%00 /private%20 /x/private".split(),
         *"/private/%2e%2e/x /private\\..\\x //private /%2570rivate /;/private".split(),
+        *"/private%E9 /private% /%70%2 /%C0%AFprivate /x%c0%ae%c0%ae/../private%ff".split(),
     ],
 )
 def test_a_path_that_only_looks_like_a_route_does_not_lead_there(
@@ -210,7 +214,7 @@ def test_a_path_that_only_looks_like_a_route_does_not_lead_there(
 @pytest.mark.parametrize(
     "name",
     "X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host X-Forwarded-Prefix X_Forwarded_For "
-    "Forwarded X-Real-IP X-Scheme".split(),
+    "Forwarded X-Real-IP X-Scheme X.Forwarded.For X'Real'IP X`Forwarded~Proto X^Scheme".split(),
 )
 def test_a_stranger_cannot_say_who_it_is(strict: Proxy, name: str) -> None:
     with RawTarget(EMPTY) as target:

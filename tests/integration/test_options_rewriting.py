@@ -133,7 +133,7 @@ LOCATIONS = [
     (302, "http://TARGET/", "http://HOST/", "https://TARGET/"),
     (307, "http://TARGET/x", "http://HOST/x", "https://TARGET/x"),
     (308, "http://TARGET/%7Ex//y", "http://HOST/%7Ex//y", "https://TARGET/%7Ex//y"),
-    (303, "http://TARGET/x", None, None),
+    (300, "http://TARGET/x", None, None),
     (200, "http://TARGET/x", None, None),
     (404, "http://TARGET/x", None, None),
     (302, "/relative", None, None),
@@ -142,6 +142,8 @@ LOCATIONS = [
     (302, "http://127.0.0.1/other-port", None, None),
     (302, "", None, None),
 ]
+if not OTHER_COMMAND:  # which forgets it
+    LOCATIONS.append((303, "http://TARGET/x", "http://HOST/x", "https://TARGET/x"))
 
 
 @pytest.mark.parametrize("how", ["auto", "protocol", "both"])
@@ -249,6 +251,11 @@ def test_host_routing_takes_the_host_as_first_segment() -> None:
         assert leads_to("sub.one.test", "/deep") == ("/", "/deep")
         if not OTHER_COMMAND:  # which compares with the case that was sent
             assert leads_to("One.TEST:80", "/x") == ("/one.test", "/x")
+            assert leads_to("one.test.", "/x") == ("/one.test", "/x")
+            assert leads_to("one.test.:80", "/deep") == ("/one.test/deep", "/deep")
+            assert leads_to("one.test..", "/x") == ("/", "/x")
+            proxy.api.add("/Three.Test./x", targets[1].url)
+            assert leads_to("three.test", "/x/y") == ("/one.test", "/x/y")
         assert fetch(proxy.address, get("/_chp_healthz", host="one.test")).status == 200
 
         with RawTarget(switched(echo)) as websocket, proxy.client() as client:
@@ -269,6 +276,29 @@ def test_host_routing_without_the_prefix_keeps_what_is_not_the_host() -> None:
 
 
 @pytest.mark.ours
+def test_a_hub_behind_tls_termination_is_told_https_once() -> None:
+    """As nginx sends it: without a port, and its own address in no field."""
+    lines = ["X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https"]
+    with (
+        RawTarget() as hub,
+        start_server("--trusted-proxies", "127.0.0.1", "--default-target", hub.url) as proxy,
+    ):
+        request = forwarded(proxy, hub, get("/hub/", *lines, host="hub.example"))
+        assert [
+            request.all(f"x-forwarded-{name}") for name in ("for", "port", "proto", "host")
+        ] == [
+            ["192.0.2.1,127.0.0.1"],
+            ["443"],
+            ["https"],
+            ["hub.example"],
+        ]
+        hub.script(switched(echo))
+        with proxy.client() as client:
+            switched_client(client, "/ws", *lines)
+        assert hub.request.all("x-forwarded-proto") == ["https"]
+
+
+@pytest.mark.ours
 def test_trusted_proxies_say_whose_x_forwarded_fields_are_kept(target: RawTarget) -> None:
     lines = ["X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https", "X-Forwarded-Host: front"]
     lines += ["X-Forwarded-Port: 443", "Forwarded: for=1.2.3.4", "X-Real-IP: 1.2.3.4"]
@@ -279,7 +309,7 @@ def test_trusted_proxies_say_whose_x_forwarded_fields_are_kept(target: RawTarget
             request = forwarded(proxy, target, get("/r", *lines, host="h:1"))
             values = [request.get(f"x-forwarded-{name}") for name in names]
             if kept:
-                assert values == ["1.2.3.4,127.0.0.1", "https,http", "front", "443,1"]
+                assert values == ["1.2.3.4,127.0.0.1", "https", "front", "443"]
             else:
                 assert values == ["127.0.0.1", "http", "h:1", "1"]
             assert (request.get("forwarded") is not None) == kept

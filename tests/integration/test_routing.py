@@ -96,10 +96,37 @@ def test_a_path_leads_to_the_longest_route_that_is_a_prefix_of_it(
         assert json.loads(answer.body)["name"] == route
 
 
-@pytest.mark.parametrize("path", ["/%", "/a/%zz", "/%E7%A7", "/%ff"])
-def test_a_malformed_escape_is_a_500_and_nothing_worse(routed: Proxy, path: str) -> None:
-    assert routed.get(path).status == 500
-    assert routed.get("/a").status == 200
+@pytest.mark.ours
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/a/%zz", "/a"),
+        ("/a/caf%E9.txt", "/a"),
+        ("/a/caf\xe9.txt", "/a"),
+        ("/a/100%.txt?100%", "/a"),
+        ("/a/%PUBLIC_URL%/favicon.ico", "/a"),
+        ("/a/b/%C0%AE%C0%AE/x", "/a/b"),
+        ("/user/\xe7\xa7\x80\xe6\xa8\xb9/lab", "/user/秀樹"),
+        ("/user/\xe7%A7%80\xe6%a8\xb9/caf%E9", "/user/秀樹"),
+        ("/per%cent/%", None),
+        ("/per%25cent/%", "/per%cent"),
+        ("/%", None),
+        ("/%E7%A7", None),
+        ("/user/%E7", None),
+        ("//[/a", "/a"),
+        (f"//host:{'9' * 5000}/a", "/a"),
+        (f"//host:{'0' * 5000}/a", "/a"),
+    ],
+)
+def test_bytes_of_any_kind_are_routed_and_forwarded_as_they_are(
+    routed: Proxy, path: str, route: str | None
+) -> None:
+    answer = routed.get(path)
+    if route is None:
+        assert answer.status == 404
+    else:
+        told = json.loads(answer.body)
+        assert (told["name"], told["target"]) == (route, path)
 
 
 def test_the_default_target_gets_what_no_route_matches(proxy: Proxy) -> None:

@@ -23,6 +23,8 @@ from tests.management.conftest import Clock
 TARGET = b'{"target": "http://127.0.0.1:9"}'
 NOW = "2026-01-01T00:00:00.000Z"
 
+NO_SNIFFING = [("X-Content-Type-Options", "nosniff")]
+
 MakeCall = Callable[..., Call]
 
 
@@ -37,7 +39,7 @@ def test_answers_have_the_statuses_headers_and_bodies_of_chp(call: Call) -> None
     assert call("GET", "/api/routes/a") == (404, [], b"")
     assert call("GET", "/api/routes") == (200, json_type, b"{}")
     assert call("GET", "/other") == (404, [], b"Not Found")
-    assert call("PUT", "/api/routes/a") == (405, [], b"Method not supported")
+    assert call("PUT", "/api/routes/a") == (405, NO_SNIFFING, b"Method not supported")
 
 
 def test_fields_come_back_in_the_order_in_which_they_were_posted(call: Call) -> None:
@@ -77,14 +79,49 @@ def test_the_root_can_be_added_and_removed(call: Call, path: str) -> None:
     assert call("DELETE", f"/api/routes{path}").status == 204
 
 
-@pytest.mark.parametrize("escape", ["%zz", "%", "%ff", "%E7%A7"])
+@pytest.mark.parametrize("escape", ["%ff", "%E7%A7", "a/caf%E9", "caf\xe9", "%ED%A0%80"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_malformed_escapes_are_refused(
+def test_a_path_that_is_not_utf8_has_no_name_in_json_and_is_refused(
     call: Call, lines: list[str], method: str, escape: str
 ) -> None:
     target = f"/api/routes/{escape}"
-    assert call(method, target, TARGET) == (400, [], b"Malformed path")
+    assert call(method, target, TARGET) == (400, NO_SNIFFING, b"Malformed path")
     assert lines == [f"warn: 400 {method} {target} Malformed path"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        ("100%", "/100%"),
+        ("%zz", "/%zz"),
+        ("caf\xc3\xa9", "/café"),
+        ("caf\xc3%A9/", "/café"),
+    ],
+)
+def test_a_path_is_known_by_its_bytes_however_they_are_written(
+    call: Call, sent: str, path: str
+) -> None:
+    assert call("POST", f"/api/routes/{sent}", TARGET).status == 201
+    assert list(json.loads(call("GET", "/api/routes").body)) == [path]
+    escaped = "".join(f"%{byte:02X}" for byte in path[1:].encode())
+    assert call("GET", f"/api/routes/{escaped}").status == 200
+    assert call("DELETE", f"/api/routes/{escaped}").status == 204
+
+
+def test_without_a_token_pages_of_other_origins_change_and_see_nothing(
+    make_call: MakeCall, routes: Routes, lines: list[str]
+) -> None:
+    call = make_call(routes)
+    page = {"HTTP_HOST": "localhost:8001", "HTTP_ORIGIN": "http://evil.example"}
+    for method in ("GET", "POST", "DELETE", "PUT"):
+        answer = call(method, "/api/routes/a", TARGET, **page)
+        assert answer.status == 403
+        assert answer.headers == NO_SNIFFING
+        assert lines.pop() == f"warn: 403 {method} /api/routes/a {answer.body.decode()}"
+    assert len(routes) == 0
+    with_token = make_call(routes, "secret")
+    page["HTTP_AUTHORIZATION"] = "token secret"
+    assert with_token("POST", "/api/routes/a", TARGET, **page).status == 201
 
 
 # -- bodies
@@ -134,7 +171,7 @@ def test_a_body_without_a_target_is_refused(
     call: Call, lines: list[str], body: bytes, shown: str
 ) -> None:
     answer = call("POST", "/api/routes/a", body)
-    assert answer == (400, [], b"Must specify 'target' as string")
+    assert answer == (400, NO_SNIFFING, b"Must specify 'target' as string")
     assert lines == [
         f"warn: Bad POST data: {shown}",
         "warn: 400 POST /api/routes/a Must specify 'target' as string",
@@ -315,7 +352,7 @@ def test_a_datestamp_that_is_none_is_refused(
 ) -> None:
     answer = call("GET", f"/api/routes?inactive_since={value}")
     message = f"Invalid datestamp '{shown}' must be ISO8601."
-    assert answer == (400, [], message.encode())
+    assert answer == (400, NO_SNIFFING, message.encode())
     logged = message.replace("\n", "\\n")
     assert lines == [f"warn: 400 GET /api/routes {logged}"]
 

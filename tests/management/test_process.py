@@ -64,8 +64,8 @@ def call(arbiter: ArbiterProcess, method: str, path: str, body: str = "") -> Res
 
 def api_request(method: str, path: str, body: str = "") -> str:
     """Return a call of the API as text."""
-    lines = [f"{method} /api/routes{path} HTTP/1.1", "Host: h", f"Content-Length: {len(body)}"]
-    return "\r\n".join([*lines, "", body])
+    lines = ["Host: localhost", f"Content-Length: {len(body)}", "", body]
+    return "\r\n".join([f"{method} /api/routes{path} HTTP/1.1", *lines])
 
 
 def table(arbiter: ArbiterProcess) -> dict[str, Any]:

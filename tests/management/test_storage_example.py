@@ -52,8 +52,8 @@ def start_server(stack: ExitStack, log: Path) -> ArbiterProcess:
 def call(arbiter: ArbiterProcess, method: str, path: str, body: str = "") -> bytes:
     """Call the API and return the body of the answer."""
     with RawClient(arbiter.api) as client:
-        head = f"{method} /api/routes{path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}"
-        answer = client.request(f"{head}\r\n\r\n{body}")
+        head = f"{method} /api/routes{path} HTTP/1.1\r\nHost: localhost\r\n"
+        answer = client.request(f"{head}Content-Length: {len(body)}\r\n\r\n{body}")
         assert answer.status < 300, answer
         return answer.body
 

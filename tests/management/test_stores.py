@@ -302,3 +302,18 @@ def test_with_host_routing_the_host_of_a_route_is_stored(
     assert table["/example.com/user/x"]["host"] == "example.com"
     assert list(table["/example.org"]) == ["host", "target", "q", "last_activity"]
     assert table["/example.org"]["host"] == "example.org"
+
+
+def test_with_host_routing_neither_case_nor_a_final_dot_make_another_route(
+    publisher: Publisher, segment: Segment, log: logging.Logger, make_call: MakeCall
+) -> None:
+    store = DictStore(OPTIONS)
+    routes = Routes(publisher, segment.activity, log, host_routing=True, store=store)
+    call = make_call(routes)
+    assert call("POST", "/api/routes/Example.COM./User/X.", TARGET).status == 201
+    table = json.loads(call("GET", "/api/routes").body)
+    assert list(table) == list(store.routes) == ["/example.com/User/X."]
+    assert table["/example.com/User/X."]["host"] == "example.com"
+    assert call("GET", "/api/routes/EXAMPLE.com/User/X.").status == 200
+    assert call("DELETE", "/api/routes/example.com./User/X.").status == 204
+    assert store.routes == {}

@@ -32,6 +32,11 @@ def lines(*texts: str) -> list[Field]:
     return fields(*((text.partition(": ")[0], text.partition(": ")[2]) for text in texts))
 
 
+def sent_pairs(sent: list[Field]) -> Headers:
+    """Return the names and values of fields."""
+    return [(field.name, field.value) for field in sent]
+
+
 def texts(found: Headers) -> list[str]:
     """Return headers as lines."""
     return [f"{name}: {value}" for name, value in found]
@@ -93,13 +98,17 @@ def test_order_case_and_duplicates_are_kept() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Transfer_Encoding", "transfer_encoding", "Content_Length", "Keep_Alive", "Proxy_Connection"],
+    "Transfer_Encoding transfer_encoding Content_Length Keep_Alive Proxy_Connection "
+    "Transfer.Encoding Content.Length content~length Keep'Alive Proxy|Connection".split(),
 )
 def test_a_name_that_a_cgi_target_takes_for_a_framing_field_is_dropped(name: str) -> None:
     assert headers.request_headers(fields((name, "5")), NOBODY, None) == []
 
 
-@pytest.mark.parametrize("name", ["X_Forwarded_For", "X-Forwarded_For", "x_forwarded-proto"])
+@pytest.mark.parametrize(
+    "name",
+    "X_Forwarded_For X-Forwarded_For x_forwarded-proto X.Forwarded.For X'Forwarded!Host".split(),
+)
 def test_a_name_that_a_cgi_target_takes_for_a_forwarded_one_is_dropped(name: str) -> None:
     forwarded = [("X-Forwarded-For", "192.0.2.1")]
     assert headers.request_headers(fields((name, "x")), NOBODY, forwarded) == forwarded
@@ -113,10 +122,14 @@ def test_other_names_with_underscores_go_on() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "X-Forwarded-For X-Forwarded-Prefix X_Forwarded_User Forwarded X-Real-IP X-Real_IP".split(),
+    "X-Forwarded-For X-Forwarded-Prefix X_Forwarded_User Forwarded X-Real-IP X-Real_IP "
+    "X.Forwarded.For X'Real'IP x`forwarded~user X_Scheme X!Client$IP X#Forwarded%Proto "
+    "X^Forwarded|Port X*Real+IP X&Forwarded-Host".split(),
 )
 def test_a_stranger_speaks_for_nobody_but_itself(name: str) -> None:
     sent = fields((name, "x"), ("X-Forward", "y"))
+    named = frozenset((name.lower(), "x-mine"))
+    assert headers.request_headers(sent, named, None) == [*sent_pairs(sent)]
     unset: Headers = []
     for forwarded in (unset, None):
         kept = headers.request_headers(sent, NOBODY, forwarded, trusted=False)
@@ -127,7 +140,7 @@ def test_a_stranger_speaks_for_nobody_but_itself(name: str) -> None:
 FORBIDDEN_TRAILERS = (
     "Content-Length Transfer-Encoding Host Content-Type Content-Encoding Content-Range Trailer "
     "Authorization Cookie Set-Cookie Cache-Control Expect TE Connection Upgrade Location "
-    "X-Forwarded-For X-Forwarded-Host X-Real-IP"
+    "X-Forwarded-For X-Forwarded-Host X-Real-IP X_Forwarded_For X.Real.IP Content_Length"
 ).split()
 
 
@@ -149,6 +162,10 @@ def test_other_trailers_go_on_in_order() -> None:
     [
         (CLIENT, "a", ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: a"]),
         (CLIENT, "a:8000", ["For: 192.0.2.1", "Port: 8000", "Proto: http", "Host: a:8000"]),
+        (CLIENT, "[::1]:8000", ["For: 192.0.2.1", "Port: 8000", "Proto: http", "Host: [::1]:8000"]),
+        (CLIENT, "[::1]", ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: [::1]"]),
+        (CLIENT, "[::ffff]", ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: [::ffff]"]),
+        (TLS_CLIENT, "[::1]", ["For: 192.0.2.1", "Port: 443", "Proto: https", "Host: [::1]"]),
         (CLIENT, "a:", ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: a:"]),
         (CLIENT, "", ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: "]),
         (TLS_CLIENT, "a", ["For: 192.0.2.1", "Port: 443", "Proto: https", "Host: a"]),
@@ -215,6 +232,80 @@ def test_what_a_trusted_peer_sent_is_appended_to_and_what_a_stranger_sent_replac
     assert headers.request_headers(lines(*sent), NOBODY, forwarded) == forwarded
 
 
+KEPT = ["X-Forwarded-Port: 8443", "X-Forwarded-Proto: https", "X-Forwarded-Host: hub.example:8443"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "sent", "expected"),
+    [
+        # What the proxy in front says of its client is what the target is told.
+        (
+            CLIENT,
+            ["X-Forwarded-For: 1", *KEPT],
+            ["For: 1,192.0.2.1", "Port: 8443", "Proto: https", "Host: hub.example:8443"],
+        ),
+        (LOCAL_PROXY, KEPT, ["Port: 8443", "Proto: https", "Host: hub.example:8443"]),
+        # What it does not say follows from what it does.
+        (CLIENT, KEPT[1:2], ["For: 192.0.2.1", "Port: 443", "Proto: https", "Host: a"]),
+        (
+            CLIENT,
+            ["X-Forwarded-Proto: HTTPS"],
+            ["For: 192.0.2.1", "Port: 443", "Proto: HTTPS", "Host: a"],
+        ),
+        (
+            TLS_CLIENT,
+            ["X-Forwarded-Proto: http"],
+            ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: a"],
+        ),
+        (
+            CLIENT,
+            KEPT[2:],
+            ["For: 192.0.2.1", "Port: 8443", "Proto: http", "Host: hub.example:8443"],
+        ),
+        (
+            CLIENT,
+            ["X-Forwarded-Proto: https, http", "X-Forwarded-Host: [::1], b:1"],
+            ["For: 192.0.2.1", "Port: 443", "Proto: https, http", "Host: [::1], b:1"],
+        ),
+        (
+            CLIENT,
+            ["X-Forwarded-For: 1"],
+            ["For: 1,192.0.2.1", "Port: 80", "Proto: http", "Host: a"],
+        ),
+        (
+            CLIENT,
+            [f"X-Forwarded-{name}: " for name in ("For", "Port", "Proto", "Host")],
+            ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: a"],
+        ),
+        (CLIENT, [], ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: a"]),
+        (STRANGER, KEPT, ["For: 192.0.2.1", "Port: 80", "Proto: http", "Host: a"]),
+    ],
+)
+def test_with_trusted_proxies_what_one_of_them_says_is_kept(
+    peer: Peer, sent: list[str], expected: list[str]
+) -> None:
+    forwarded = headers.forwarded_headers(lines(*sent), peer, "a", kept=True)
+    assert texts(forwarded) == [f"X-Forwarded-{line}" for line in expected]
+    if peer is not STRANGER:
+        assert headers.request_headers(lines(*sent), NOBODY, forwarded) == forwarded
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (KEPT[1:2], ["Port: 443", "Proto: https"]),
+        (["X-Forwarded-Proto: wss"], ["Port: 443", "Proto: wss"]),
+        (KEPT, ["Port: 8443", "Proto: https", "Host: hub.example:8443"]),
+        (["X-Forwarded-Host: "], ["Port: 80", "Proto: ws"]),
+    ],
+)
+def test_a_websocket_through_a_trusted_proxy_keeps_what_that_says(
+    sent: list[str], expected: list[str]
+) -> None:
+    found = headers.forwarded_headers(lines(*sent), CLIENT, "a", websocket=True, kept=True)
+    assert texts(found)[1:] == [f"X-Forwarded-{line}" for line in expected]
+
+
 # -- replacing
 
 
@@ -238,8 +329,8 @@ def test_a_field_is_replaced_where_it_stands_or_added_at_the_end(
 
 
 @pytest.mark.parametrize("status", [200, 201, 300, 301, 302, 303, 304, 307, 308, 404])
-def test_location_is_rewritten_for_the_statuses_of_chp(status: int) -> None:
-    assert headers.rewrites_location(status) is (status in (201, 301, 302, 307, 308))
+def test_location_is_rewritten_for_the_statuses_of_chp_and_for_303(status: int) -> None:
+    assert headers.rewrites_location(status) is (status in (201, 301, 302, 303, 307, 308))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +353,7 @@ def test_location_is_rewritten_for_the_statuses_of_chp(status: int) -> None:
         ("", "pub", "https", ""),
         ("http://t:x/a", "pub", "https", "http://t:x/a"),
         ("http://[t/a", "pub", "https", "http://[t/a"),
+        ("http://t:" + "8" * 5000, "pub", "https", "http://t:" + "8" * 5000),
         ("javascript:alert(1)", "pub", "https", "javascript:alert(1)"),
     ],
 )

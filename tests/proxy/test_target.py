@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.proxy.target import joined_path, origin_form, parse_target, without_prefix
-from chp_gevent.routing.paths import request_path
+from chp_gevent.routing.paths import is_utf8, request_path
 from tests.http import wire_strategies as wire
 
 
@@ -29,6 +29,10 @@ from tests.http import wire_strategies as wire
         ("http://[fe80::1%25Eth0]", "http", "fe80::1%Eth0", 80, "/", "[fe80::1]"),
         ("http://[fe80::1%eth0]:81", "http", "fe80::1%eth0", 81, "/", "[fe80::1]:81"),
         ("http://[fe80::1%25]", "http", "fe80::1%25", 80, "/", "[fe80::1]"),
+        ("http://jupyter-ada-:1", "http", "jupyter-ada-", 1, "/", "jupyter-ada-:1"),
+        ("http://-ada:1", "http", "-ada", 1, "/", "-ada:1"),
+        ("http://j_a-._b_:1", "http", "j_a-._b_", 1, "/", "j_a-._b_:1"),
+        ("http://a.:1", "http", "a.", 1, "/", "a.:1"),
         ("http://a:443", "http", "a", 443, "/", "a:443"),
         ("https://a", "https", "a", 443, "/", "a"),
         ("https://a:443/b", "https", "a", 443, "/b", "a"),
@@ -80,7 +84,11 @@ def test_a_target_says_where_to_connect_and_what_to_ask_for(
         "http://a\\b",
         " http://a",
         "http://a ",
-        "http://-a",
+        "http://-",
+        "http://.",
+        "http://_.-",
+        "http://a:" + "9" * 5000,
+        "http://a:" + "0" * 5000,
         "ws://a",
         "ftp://a",
         "file:///etc/passwd",
@@ -114,7 +122,23 @@ def test_what_could_break_a_request_line_or_leads_nowhere_is_no_target(url: str)
     ],
 )
 def test_an_absolute_target_loses_its_host_and_nothing_else(sent: str, origin: str) -> None:
-    assert origin_form(sent) == origin
+    assert origin_form(sent, "GET") == origin
+
+
+@pytest.mark.parametrize(
+    ("sent", "origin"),
+    [
+        ("http://a", "*"),
+        ("HTTPS://a:443", "*"),
+        ("http://a/", "/"),
+        ("http://a?", "/?"),
+        ("http://a/b", "/b"),
+        ("*", "*"),
+        ("/", "/"),
+    ],
+)
+def test_options_of_a_host_alone_are_those_of_the_server(sent: str, origin: str) -> None:
+    assert origin_form(sent, "OPTIONS") == origin
 
 
 @pytest.mark.parametrize(
@@ -138,8 +162,27 @@ def test_an_absolute_target_loses_its_host_and_nothing_else(sent: str, origin: s
         ("/%61/x", "/a", "/x"),
         ("/a%2Fb/c", "/a/b", "/c"),
         ("/a%25b/c", "/a%b", "/c"),
-        ("/caf\xe9/x", "/caf\xe9", "/x"),
-        ("/caf\xe9%20/x", "/caf\xe9 ", "/x"),
+        ("/caf\xc3\xa9/x", "/caf\xe9", "/x"),
+        ("/caf\xc3%A9%20/x", "/caf\xe9 ", "/x"),
+        # As text these begin with the prefix; as bytes they are more than it.
+        ("/\xc3\x83/x", "/\xc3", "/x"),
+        ("/%2525/x", "/%25", "/x"),
+        ("/100%/caf%E9.txt", "/100%", "/caf%E9.txt"),
+        ("/100%25/100%.txt", "/100%", "/100%.txt"),
+        ("/a/caf%E9.txt?100%", "/a", "/caf%E9.txt?100%"),
+        ("/a/caf\xe9.txt", "/a", "/caf\xe9.txt"),
+        ("/a/%zz", "/a", "/%zz"),
+        ("/x/../a/caf%E9/100%", "/a", "/caf%E9/100%25"),
+        ("/x/../a/\xe9\xc3\xa9", "/a", "/%E9%C3%A9"),
+        # Slashes before a path are not part of what a route is looked up with.
+        ("/%2Fa/b", "/a", "/b"),
+        ("/%2f%2Fuser%2fx/b", "/user/x", "/b"),
+        ("//host//a/b", "/a", "/b"),
+        ("/a%2Fb%2Fc", "/a/b", "/c"),
+        ("/a%2fb", "/a", "/b"),
+        # With --host-routing the slashes behind the host's segment count.
+        ("//host//b/x", "//b", "/x"),
+        ("/%2Fb/x", "//b", "/x"),
         ("/a/b/../c", "/a", "/c"),
         ("/x/../a/b", "/a", "/b"),
         ("/a/../a/b", "/a", "/b"),
@@ -185,23 +228,22 @@ def test_a_target_with_a_path_gets_that_path_first(target_path: str, sent: str, 
     assert joined_path(target_path, sent) == asked
 
 
-SEGMENTS = st.text("ab.%250/\\\xe9秀", max_size=6)
+SEGMENTS = st.text("ab.%25EF0/\\\xe9秀", max_size=6).map(
+    lambda text: text.encode()
+) | st.sampled_from([b"%E9", b"\xe9", b"%c3\xa9", b"%", b"%2F", b"%2f%2Fa", b"a%2fb", b"%25"])
 
 
 @wire.unhurried
-@given(st.lists(SEGMENTS, max_size=5), st.integers(0, 5), st.sampled_from(["", "?q=/a"]))
+@given(st.lists(SEGMENTS, max_size=5), st.integers(1, 5), st.sampled_from(["", "?q=/a"]))
 def test_what_is_left_of_a_path_leads_to_what_is_left_of_the_route(
-    segments: list[str], depth: int, query: str
+    segments: list[bytes], depth: int, query: str
 ) -> None:
     """Cutting a prefix off and decoding is decoding and cutting the prefix off."""
-    sent = ("/" + "/".join(segments)).encode().decode("latin-1")
-    try:
-        path = request_path(sent)
-    except ValueError:
-        return
+    sent = (b"/" + b"/".join(segments)).decode("latin-1")
+    path = "/" + request_path(sent).lstrip("/")
     prefix = "/".join(path.split("/")[: depth + 1])
-    if not prefix or prefix.endswith("/"):
-        return
+    if prefix.endswith("/") or not is_utf8(prefix):
+        return  # no such route
     rest = without_prefix(sent + query, prefix)
     assert rest.startswith("/")
     assert rest.endswith(query)

@@ -1,19 +1,27 @@
 """The path that a request is routed by: what CHP's own expression makes of its target.
 
-The expected values were printed by Node.js 20 for
-``decodeURIComponent(new URL(target, "http://example.com").pathname)``.
+Where Node.js 20 does not throw, the expected values were printed by it for
+``decodeURIComponent(new URL(target, "http://example.com").pathname)``; but for raw bytes above
+127, which are the same as their escapes here.
 """
 
 from __future__ import annotations
 
-import contextlib
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chp_gevent.routing import paths
-from chp_gevent.routing.paths import MalformedPath, request_path, route_path
+from chp_gevent.routing.paths import (
+    host_route_path,
+    host_segment,
+    is_utf8,
+    request_path,
+    route_path,
+)
+from chp_gevent.routing.table import Route, RouteTable
 
 # A machine that is busy with something else must not fail a test.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -63,30 +71,51 @@ DECODING = [
     ("/a%0D%0Ab", "/a\r\nb"),
     ("/%F0%9F%98%80", "/😀"),
     ("/%7e%7E", "/~~"),
-    ("/café", "/café"),
-    ("/\u00e7\u00a7\u0080", "/\u00e7\u00a7\u0080"),
-    ("/\u0080\u00ff", "/\u0080\u00ff"),
+    ("/%EF%BB%BFa", "/\ufeffa"),
 ]
 
-BAD_ESCAPES = [
-    "/%",
-    "/%4",
-    "/a%zz",
-    "/%e",
-    "/a%4/b",
-    "/%%41",
-    "/%FF",
-    "/%C3",
-    "/%C3/%A9",
-    "/%C3©",
-    "/%C0%AF",
-    "/%E0%80%AF",
-    "/%ED%A0%80",
-    "/%F4%90%80%80",
-    "/%F8%88%80%80%80",
-    "/a%E7%A7",
-    "/%+1",
-    "/% 1",
+RAW_BYTES = [
+    ("/caf\u00c3\u00a9", "/café"),
+    ("/caf\u00c3%A9", "/café"),
+    ("/caf%c3\u00a9", "/café"),
+    ("/user/\u00e7\u00a7\u0080\u00e6\u00a8\u00b9/x", "/user/秀樹/x"),
+    ("/caf\u00c3\u00a9/../\u00c3\u00a9", "/é"),
+]
+
+# Bytes that are no UTF-8 are lone surrogates, each for itself.
+NO_UTF8 = [
+    ("/caf%E9.txt", "/caf\udce9.txt"),
+    ("/caf\u00e9.txt", "/caf\udce9.txt"),
+    ("/%FF", "/\udcff"),
+    ("/%C3", "/\udcc3"),
+    ("/%C3/%A9", "/\udcc3/\udca9"),
+    ("/%C0%AF", "/\udcc0\udcaf"),
+    ("/%C0%AE%C0%AE/a", "/\udcc0\udcae\udcc0\udcae/a"),
+    ("/%E0%80%AF", "/\udce0\udc80\udcaf"),
+    ("/%ED%A0%80", "/\udced\udca0\udc80"),
+    ("/%ED%B3%A9", "/\udced\udcb3\udca9"),
+    ("/%F4%90%80%80", "/\udcf4\udc90\udc80\udc80"),
+    ("/a%E7%A7", "/a\udce7\udca7"),
+    ("/%C3%A9%E9", "/é\udce9"),
+]
+
+# A "%" without two hexadecimal digits stands for itself, as in "%25".
+LONE_PERCENTS = [
+    ("/%", "/%"),
+    ("/100%.txt", "/100%.txt"),
+    ("/100%25.txt", "/100%.txt"),
+    ("/%4", "/%4"),
+    ("/a%zz", "/a%zz"),
+    ("/%PUBLIC_URL%/favicon.ico", "/%PUBLIC_URL%/favicon.ico"),
+    ("/%e", "/%e"),
+    ("/a%4/b", "/a%4/b"),
+    ("/%%41", "/%A"),
+    ("/%2%35", "/%25"),
+    ("/%+1", "/%+1"),
+    ("/%u0041", "/%u0041"),
+    ("/%/../a", "/a"),
+    ("/%/%2e%2e/%E9", "/\udce9"),
+    ("/%2e%/a", "/.%/a"),
 ]
 
 DOTS = [
@@ -146,34 +175,6 @@ FRAGMENTS = [
     ("//host#a", "/"),
 ]
 
-WITHOUT_A_SLASH = [
-    ("", "/"),
-    ("?", "/"),
-    ("?x=1", "/"),
-    ("*", "/*"),
-    ("user/name", "/user/name"),
-    ("./a", "/a"),
-    ("../a", "/a"),
-    ("..", "/"),
-    ("%41", "/A"),
-    ("user name", "/user name"),
-]
-
-BLANKS = [
-    (" /a", "/a"),
-    (" /a ", "/a"),
-    ("/a ", "/a"),
-    ("/a ?b", "/a "),
-    ("\t/a", "/a"),
-    ("/a\tb", "/ab"),
-    ("/a\r\nb", "/ab"),
-    ("/\u0001a", "/\u0001a"),
-    ("/a\u0001", "/a"),
-    ("\u0000/a\u0000b", "/a\u0000b"),
-    ("/a\u007fb", "/a\u007fb"),
-    ("/ / /", "/ / /"),
-]
-
 ABSOLUTE_TARGETS = [
     ("http://host/path", "/path"),
     ("http://host", "/"),
@@ -182,37 +183,12 @@ ABSOLUTE_TARGETS = [
     ("http://host/a/../b?c", "/b"),
     ("HTTP://HOST/Path", "/Path"),
     ("https://host/a", "/a"),
-    ("ws://host/a", "/a"),
-    ("wss://host/a", "/a"),
-    ("ftp://host/a", "/a"),
     ("http://host:80/a", "/a"),
     ("http://host:/a", "/a"),
-    ("http://host:65535/a", "/a"),
-    ("http://host:000080/a", "/a"),
-    ("http://user:pw@host/a", "/a"),
-    ("http://a@b@host/a", "/a"),
-    ("http://[::1]/a", "/a"),
     ("http://[::1]:80/a", "/a"),
-    ("http://[::ffff:1.2.3.4]/a", "/a"),
-    ("http://127.0.0.1/a", "/a"),
-    ("http://0x7f.1/a", "/a"),
-    ("http://127.1/a", "/a"),
-    ("http://1.2.3.4./a", "/a"),
-    ("http://4294967295/a", "/a"),
-    ("http://a.1.example/a", "/a"),
-    ("http://h%41st/a", "/a"),
-    ("http://%C3%A9/a", "/a"),
-    ("http://h_st/a", "/a"),
     ("http://host/http://other/x", "/http://other/x"),
     ("http://host/%2e%2e/a", "/a"),
-    ("http:/a/b", "/a/b"),
-    ("http:a/b", "/a/b"),
-    ("http:", "/"),
-    ("http:?x", "/"),
-    ("http:////host/a", "/a"),
-    ("http:\\\\host\\a", "/a"),
-    ("https:host/a", "/a"),
-    ("https:/host/a", "/a"),
+    ("*", "/*"),
 ]
 
 TARGETS_WITH_ONLY_A_HOST = [
@@ -228,58 +204,36 @@ TARGETS_WITH_ONLY_A_HOST = [
     ("//a..b/x", "/x"),
 ]
 
-BAD_HOSTS = [
-    "//",
-    "///",
-    "//?x",
-    "//#x",
-    "//:80/a",
-    "//host:port/a",
-    "//host:65536/a",
-    "//host:99999999999999999999/a",
-    "//host:-1/a",
-    "//user@/a",
-    "//a b/c",
-    "//a%20b/c",
-    "//a%2fb/c",
-    "//a%zz/c",
-    "//%FF/c",
-    "//a<b/c",
-    "//a|b/c",
-    "//a^b/c",
-    "//[/x",
-    "//[]/x",
-    "//[::1/x",
-    "//[::1]x/y",
-    "//[::g]/x",
-    "//[1:2]/x",
-    "//[fe80::1%25eth0]/x",
-    "//]/x",
-    "//a[b]/x",
-    "//256.1.1.1/x",
-    "//1.2.3.4.5/x",
-    "//1.2.3.0400/x",
-    "//0xg.1/x",
-    "//08/x",
-    "//a.1/x",
-    "//1..2/x",
-    "//4294967296/x",
-    "//1.2.65536/x",
-    "http://",
-    "http:///",
-    "http://[bad/x",
-    "http://a:b:c/x",
-    "https://",
-    "https:",
-    "ws:?x",
-]
+# JavaScript throws: what a host looks like, or that there is none, is nothing to route by.
+NO_HOSTS = [
+    ("//", "/"),
+    ("///", "/"),
+    ("//?x", "/"),
+    ("//:80/a", "/a"),
+    ("//host:port/a", "/a"),
+    ("//host:65536/a", "/a"),
+    ("//user@/a", "/a"),
+    ("//a%zz/c", "/c"),
+    ("//%FF/c", "/c"),
+    ("//[::1/x", "/x"),
+    ("//256.1.1.1/x", "/x"),
+    ("//a.1/x", "/x"),
+    ("//host-/x", "/x"),
+    ("//h_st/x", "/x"),
+    *((f"//{host}/x", "/x") for host in (
+        "host:" + "9" * 5000,
+        "host:" + "0" * 5000,
+        "1." * 4000,
+        "0x" + "f" * 8000,
+        "[" * 8000,
+    )),
+]  # fmt: skip
 
 # What WHATWG URLs are made of, in pieces that matter to the parser.
 PIECES = st.sampled_from(
     [
-        *"/ // \\ . .. %2e %41 %C3%A9 %FF % ? # @ : [ ] a user host é \x80".split(),
-        *"[::1] 127.0.0.1 http: https://".split(),
-        *(" ", "\t", "\0"),
+        *"/ // \\ . .. %2e %2F %41 %C3%A9 %C3 \xa9 %FF % ? # @ : [ ] a user host é \x80".split(),
+        *"[::1] 127.0.0.1 http: http:// https://".split(),
     ]
 )
 TARGETS = st.lists(PIECES, max_size=12).map("".join)
@@ -287,32 +241,23 @@ TARGETS = st.lists(PIECES, max_size=12).map("".join)
 
 @pytest.mark.parametrize(
     ("target", "path"),
-    PLAIN
-    + DECODING
-    + DOTS
-    + BACKSLASHES
-    + FRAGMENTS
-    + WITHOUT_A_SLASH
-    + BLANKS
-    + ABSOLUTE_TARGETS
-    + TARGETS_WITH_ONLY_A_HOST,
+    PLAIN + DECODING + DOTS + BACKSLASHES + FRAGMENTS + ABSOLUTE_TARGETS + TARGETS_WITH_ONLY_A_HOST,
 )
 def test_a_request_is_routed_by_the_path_that_chp_sees(target: str, path: str) -> None:
     assert request_path(target) == path
 
 
-@pytest.mark.parametrize("target", BAD_ESCAPES + BAD_HOSTS)
-def test_a_target_that_makes_chp_throw_is_malformed(target: str) -> None:
-    with pytest.raises(MalformedPath):
-        request_path(target)
+@pytest.mark.parametrize(("target", "path"), RAW_BYTES + NO_UTF8 + LONE_PERCENTS + NO_HOSTS)
+def test_a_target_that_chp_refuses_or_takes_for_text_is_routed_by_its_bytes(
+    target: str, path: str
+) -> None:
+    assert request_path(target) == path
 
 
-@pytest.mark.parametrize(
-    "target", ["ftps://host/a", "file:///etc", "mailto:a@b", "host.example:80"]
-)
-def test_an_absolute_target_of_another_scheme_is_malformed(target: str) -> None:
-    with pytest.raises(MalformedPath):
-        request_path(target)
+@pytest.mark.parametrize(("target", "path"), NO_UTF8)
+def test_a_path_that_is_not_utf8_is_told_from_one_that_is(target: str, path: str) -> None:
+    assert not is_utf8(path)
+    assert is_utf8("/café/%E9")
 
 
 @pytest.mark.parametrize(
@@ -328,22 +273,34 @@ def test_dot_segments_behind_a_hidden_file_are_resolved_as_the_standard_says(
 
 @unhurried
 @given(TARGETS)
-def test_any_target_has_a_path_or_is_malformed(target: str) -> None:
-    with contextlib.suppress(MalformedPath):
-        assert request_path(target).startswith("/")
+def test_any_target_has_a_path_in_which_dot_segments_are_resolved(target: str) -> None:
+    path = request_path(target)
+    assert path.startswith("/")
+    # Slashes that are escaped end no segment when these are resolved, as in CHP.
+    assert "%2F" in target or not {".", ".."} & set(path.split("/"))
 
 
 @unhurried
 @given(TARGETS.map("/a".__add__))
 @example("/a?%zz")
 def test_the_short_cut_for_plain_targets_gives_what_parsing_gives(target: str) -> None:
-    try:
-        parsed = paths._decode_uri_component(paths._pathname(target))
-    except MalformedPath:
-        with pytest.raises(MalformedPath):
-            request_path(target)
-    else:
-        assert request_path(target) == parsed
+    parsed = unquote_to_bytes(paths._pathname(target).encode("latin-1"))
+    assert request_path(target).encode("utf-8", "surrogateescape") == parsed
+
+
+@unhurried
+@given(st.binary(max_size=20))
+def test_bytes_and_their_escapes_are_the_same_path_and_other_bytes_another(sent: bytes) -> None:
+    """Each byte raw, where that means no more than itself; escaped; and escaped in capitals."""
+    escaped = "".join(f"%{byte:02x}" for byte in sent)
+    path = request_path(f"/a{escaped}")
+    assert path.encode("utf-8", "surrogateescape") == b"/a" + sent
+    assert request_path(f"/a{escaped.upper()}") == path
+    raw = "".join(
+        chr(byte) if byte > 0x7F or chr(byte).isalnum() else f"%{byte:02X}" for byte in sent
+    )
+    assert request_path(f"/a{raw}") == path
+    assert request_path("/a" + quote_from_bytes(sent, safe="")) == path
 
 
 @unhurried
@@ -354,20 +311,62 @@ def test_any_text_survives_percent_encoding(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("sent", "route"),
     [
-        "//" + "1." * 4000,
-        "//" + "9" * 8000,
-        "//0" + "7" * 8000,
-        "//0x" + "f" * 8000,
-        "//host:" + "9" * 8000,
-        "//[" + ":" * 8000 + "]",
-        "//[" * 2600,
+        ("/user/\u00c3\u00a9/x", "/user/é"),
+        ("/user/%C3%A9/caf%E9.txt", "/user/é"),
+        ("/user/ada/caf%E9.txt", "/user/ada"),
+        ("/user/ada%E9/x", "/"),
+        ("/user/%E9/x", "/"),
+        ("/user/\u00e9/x", "/"),
+        ("/user/100%/x", "/user/100%"),
+        ("/user/100%25/x", "/user/100%"),
+        ("/user/caf%25E9/x", "/user/caf%E9"),
+        ("/user/caf%E9/x", "/"),
+        ("/user/ada/%C0%AE%C0%AE/100%25", "/user/ada"),
+        ("/%55ser/%61da\\%FF", "/"),
+        ("/%75ser/%61da\\%FF", "/user/ada"),
     ],
 )
-def test_a_host_of_8_kilobytes_is_malformed(target: str) -> None:
-    with pytest.raises(MalformedPath):
-        request_path(target)
+def test_only_the_bytes_of_its_path_lead_to_a_route(sent: str, route: str) -> None:
+    table = RouteTable()
+    for slot, prefix in enumerate(["/", "/user/é", "/user/ada", "/user/100%", "/user/caf%E9"]):
+        table.add(Route(prefix, "http://target", slot))
+    found = table.find(request_path(sent))
+    assert found is not None
+    assert found.prefix == route
+
+
+@pytest.mark.parametrize(
+    ("host", "segment"),
+    [
+        ("hub.example", "hub.example"),
+        ("Hub.EXAMPLE", "hub.example"),
+        ("hub.example.", "hub.example"),
+        ("hub.example..", "hub.example."),
+        ("127.0.0.1", "127.0.0.1"),
+        ("", ""),
+    ],
+)
+def test_neither_case_nor_a_final_dot_make_another_host(host: str, segment: str) -> None:
+    assert host_segment(host) == segment
+
+
+@pytest.mark.parametrize(
+    ("path", "canonical"),
+    [
+        ("/", "/"),
+        ("", "/"),
+        ("/Hub.Example.", "/hub.example"),
+        ("/hub.example/User/A./", "/hub.example/User/A."),
+        ("hub.example//x", "/hub.example//x"),
+    ],
+)
+def test_a_route_with_a_host_is_stored_by_the_name_that_is_looked_up(
+    path: str, canonical: str
+) -> None:
+    assert host_route_path(path) == canonical
+    assert host_route_path(canonical) == canonical
 
 
 @pytest.mark.parametrize(
