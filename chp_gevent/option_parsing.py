@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
 from chp_gevent.command_line import CommandLine
+from chp_gevent.http.https_location import HTTPS_PORT
 from chp_gevent.options import (
     Address,
     ClientTlsOptions,
@@ -182,10 +183,7 @@ def _redirect(
 
 
 def _proxy(arguments: CommandLine) -> ProxyOptions:
-    error_target = _target_url(arguments, "--error-target")
-    error_path = arguments.text("--error-path")
-    if error_target and error_path:
-        raise OptionError("Cannot specify both error-target and error-path. Pick one.")
+    trusted_proxies = arguments.parsed("--trusted-proxies", _networks)
     return ProxyOptions(
         x_forward=not arguments.switch("--no-x-forward"),
         prepend_path=not arguments.switch("--no-prepend-path"),
@@ -195,8 +193,8 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
         protocol_rewrite=arguments.parsed("--protocol-rewrite", _rewritten_protocol),
         custom_headers=_custom_headers(arguments.texts("--custom-header")),
         host_routing=arguments.switch("--host-routing"),
-        error_target=error_target,
-        error_path=error_path,
+        error_target=_target_url(arguments, "--error-target"),
+        error_path=arguments.text("--error-path"),
         timeout=arguments.milliseconds("--timeout"),
         proxy_timeout=arguments.milliseconds("--proxy-timeout"),
         keep_alive_timeout=(
@@ -214,8 +212,19 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
             max_headers=_set(arguments.integer("--max-headers", 1, 10_000)),
             header_timeout=_set(arguments.seconds("--header-timeout", 0.1)),
         ),
-        trusted_proxies=arguments.parsed("--trusted-proxies", _networks),
+        trusted_proxies=trusted_proxies,
+        https_port=_https_port(arguments, trusted=trusted_proxies is not None),
     )
+
+
+def _https_port(arguments: CommandLine, *, trusted: bool) -> int | None:
+    if not arguments.switch("--redirect-http"):
+        return None
+    if not trusted:
+        raise OptionError(
+            "--redirect-http: needs --trusted-proxies, which says whose X-Forwarded-Proto counts"
+        )
+    return arguments.port("--redirect-to", minimum=1) or HTTPS_PORT
 
 
 def _statsd(arguments: CommandLine) -> StatsdOptions | None:
@@ -356,8 +365,15 @@ def _notices_of_no_effect(arguments: CommandLine, parsed: Options) -> Iterator[N
         yield _no_effect(["--ssl-allow-rc4"], "OpenSSL 3 has no RC4")
     if arguments.text("--redirect-port") and not parsed.redirect:
         yield _no_effect(["--redirect-port"], "the proxy listens on port 80 or on a socket")
-    if arguments.text("--redirect-to") and not arguments.text("--redirect-port"):
-        yield _no_effect(["--redirect-to"], "--redirect-port is not given")
+    redirects = arguments.text("--redirect-port") or parsed.proxy.https_port
+    if arguments.text("--redirect-to") and not redirects:
+        yield _no_effect(["--redirect-to"], "neither --redirect-port nor --redirect-http is given")
+    if (
+        parsed.proxy.https_port
+        and not parsed.proxy.trusted_proxies
+        and isinstance(parsed.listen, TcpAddress)
+    ):
+        yield _no_effect(["--redirect-http"], "--trusted-proxies none: nobody is believed")
 
 
 def _no_effect(flags: list[str], reason: str) -> Notice:
