@@ -32,8 +32,8 @@ class PidFile:
         try:
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(text)
-            # As any new file: other accounts may have to read it.
-            os.chmod(temporary, 0o666 & ~_umask())
+            # Whoever may write to it can have another process signalled: its owner only.
+            os.chmod(temporary, 0o644 & ~_umask())
             os.replace(temporary, self._path)
         except BaseException:
             with contextlib.suppress(OSError):

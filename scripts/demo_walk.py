@@ -232,6 +232,8 @@ def run(folder: Path, once: bool) -> None:
 def main() -> int:
     """0 when everything was as it should be, else 1."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Also into a pipe or a file, somebody watches.
+    sys.stdout.reconfigure(line_buffering=True)
     with tempfile.TemporaryDirectory(prefix="chp-gevent-demo-") as name:
         try:
             run(Path(name), once="--once" in sys.argv[1:])

@@ -40,15 +40,17 @@ def test_nobody_ever_finds_it_empty(tmp_path: Path) -> None:
     assert found <= {"999999", str(os.getpid())}
 
 
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_it_has_the_mode_of_a_new_file(tmp_path: Path, mask: int) -> None:
+@pytest.mark.parametrize("mask", [0, 0o007, 0o022, 0o077])
+def test_others_may_read_it_unless_the_umask_says_no_and_never_write_to_it(
+    tmp_path: Path, mask: int
+) -> None:
     before = os.umask(mask)
     try:
         PidFile(str(tmp_path / "proxy.pid")).write()
         assert os.umask(mask) == mask
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "proxy.pid").stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE((tmp_path / "proxy.pid").stat().st_mode) == 0o644 & ~mask
 
 
 def test_the_file_of_another_process_is_left_alone(tmp_path: Path) -> None:
