@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
+import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -64,3 +66,16 @@ def test_a_listener_is_given_to_gunicorn_and_nothing_is_left_unclosed(
     with socket.socket(family) as client:
         client.connect(name)
     given.close()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o007, 0o770), (0o077, 0o700)])
+def test_who_may_connect_to_a_unix_socket_is_the_umask_s_to_say(
+    mask: int, mode: int, tmp_path: Path
+) -> None:
+    before = os.umask(mask)
+    try:
+        listeners = open_listeners(UnixAddress(str(tmp_path / "s")), "--", 5)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
+    close_listeners(listeners, unlink=True)
