@@ -141,6 +141,7 @@ class ProxyOptions:
     client_tls: ClientTlsOptions = ClientTlsOptions()
     limits: LimitOptions = LimitOptions()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
+    https_port: int | None = None
 
 
 @dataclass(frozen=True)

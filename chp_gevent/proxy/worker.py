@@ -133,6 +133,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
+        from chp_gevent.proxy.https_only import HttpsOnly
         from chp_gevent.proxy.serving import WorkerHooks, redirect_server, server_settings
         from chp_gevent.proxy.upgrades import Upgrades
         from chp_gevent.proxy.upstream import Upstream
@@ -154,7 +155,7 @@ class ProxyWorker(GeventWorker):
         self.subscriber = Subscriber(self.segment, self.journal, table, retire)
         self.subscriber.catch_up()
         upgrades = Upgrades(self.segment, row)
-        proxy = ProxyApplication(
+        proxy: Any = ProxyApplication(
             self.options.proxy,
             table,
             self.subscriber,
@@ -163,6 +164,8 @@ class ProxyWorker(GeventWorker):
             upstream,
             upgrades.hand_over,
         )
+        if self.options.proxy.https_port is not None:
+            proxy = HttpsOnly(proxy, self.options.proxy.https_port, row)
         wsgi.install(proxy)
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi

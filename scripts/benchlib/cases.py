@@ -18,6 +18,7 @@ from benchlib.loads import (
     idle_websockets,
     route_changes,
 )
+from benchlib.new_worker import new_worker_case
 from benchlib.processes import BenchError
 from benchlib.proxies import Contender, RunningProxy, Setup
 from benchlib.restarts import restart_cases
@@ -296,6 +297,7 @@ def all_cases(timing: Timing) -> list[Case]:
         Case(
             "routes-static", (), _big_static_table, lambda contender: not contender.has_api, 300.0
         ),
+        new_worker_case(timing),
         Case(
             "workers",
             tuple(

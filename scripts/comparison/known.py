@@ -107,8 +107,6 @@ KNOWN = [
     Known("An empty Host stays empty", case="host: ''", part="host"),
     # Own answers.
     Known("Own error pages", where="client", kind="body", ours=OWN_PAGE, chp="<!doctype html>.*"),
-    Known("Own error pages", where="client", kind="header value", part="content-type",
-          ours=r"\['text/html; charset=utf-8'\]"),
     Known("No Keep-Alive on own answers", where="client", part="keep-alive"),
     Known("Names of JavaScript objects are ordinary paths", case="target: /toString"),
     # Malformed messages.
