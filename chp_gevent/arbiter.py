@@ -19,8 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gunicorn import sock as gunicorn_sock
-from gunicorn import util
+from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
@@ -35,8 +34,9 @@ from chp_gevent.channel.segment import (
     Segment,
     reset_gauges,
 )
-from chp_gevent.listeners import close_listeners, described, open_listeners
+from chp_gevent.listeners import close_listeners, described, gunicorn_listener, open_listeners
 from chp_gevent.options import Address, OptionError, Options
+from chp_gevent.pid_file import PidFile
 from chp_gevent.preloading import keep_shared, load_code
 from chp_gevent.renewal import Renewal
 from chp_gevent.signals import die_with_parent, held_stop_signals, stop_by_default
@@ -56,6 +56,8 @@ _LOOK = 1.0
 _LOOK_WHILE_STARTING = 0.05
 # Seconds that a worker has to leave at once, before it is killed.
 _CUT_OFF_TIMEOUT = 5.0
+# Where systemd (Type=notify) waits to hear that the server is ready.
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"
 # The same trouble is logged so many seconds apart.
 _REPEATED_AFTER = 30.0
 
@@ -93,7 +95,9 @@ class ProxyArbiter(Arbiter):
         self._boots = Backoff()
         self._has_served = False
         self._stopping = False
-        self._pid_file: Path | None = None
+        self._pid_file = PidFile(options.pid_file) if options.pid_file else None
+        # gunicorn would tell systemd before anything is served.
+        self._notify_socket = os.environ.pop(_NOTIFY_SOCKET, None)
         self._troubles: dict[str, tuple[str, float]] = {}
         _raise_descriptor_limit()
         check_files(options)
@@ -109,9 +113,7 @@ class ProxyArbiter(Arbiter):
             undo.pop_all()
         # Clients come here too: it is the workers' to serve.
         self.redirect_sockets = self.sockets.pop("redirect", [])
-        self.LISTENERS = gunicorn_sock.create_sockets(
-            self.cfg, self.log, [listener.detach() for listener in public]
-        )
+        self.LISTENERS = [gunicorn_listener(listener, self.cfg, self.log) for listener in public]
         rows = options.workers * (options.max_draining + _GENERATIONS)
         # The last row is the management process's.
         self.segment = Segment(rows=max(rows, _FEWEST_ROWS) + 1)
@@ -157,13 +159,15 @@ class ProxyArbiter(Arbiter):
     def ready(self) -> None:
         """Start the management process and say where the server listens.
 
-        Exits with 1 when it can't be started.
+        Exits with 1 when it can't be started. Whoever is told that the server is ready, by the
+        log or as systemd, finds the pid file there.
         """
         self.management.supervise()
         if not self.management.wait_until_ready(_READY_TIMEOUT):
             log.error("the management process could not be started; see the lines above")
             self.stop(False)
             sys.exit(1)
+        self._write_pid_file()
         options = self.options
         if options.redirect is not None:
             port = self.redirect_sockets[0].getsockname()[1]
@@ -176,7 +180,20 @@ class ProxyArbiter(Arbiter):
         log.info("Proxy API at %s://%s/api/routes", scheme, described(options.api))
         if options.metrics is not None:
             log.info("Serve metrics at http://%s/metrics", described(options.metrics))
-        self._write_pid_file()
+        if self._notify_socket is not None:
+            os.environ[_NOTIFY_SOCKET] = self._notify_socket
+            systemd.sd_notify("READY=1", self.log, unset_environment=True)
+
+    def _write_pid_file(self) -> None:
+        if self._pid_file is None:
+            return
+        path = self.options.pid_file
+        try:
+            self._pid_file.write()
+        except OSError as error:
+            log.error("cannot write --pid-file %s: %s; going on without it", path, error.strerror)
+        else:
+            log.info("Writing pid %s to %s", os.getpid(), path)
 
     # -- the loop
 
@@ -233,30 +250,6 @@ class ProxyArbiter(Arbiter):
             self._troubles[task] = (reason, now)
             log.error("%s failed: %s; trying again", task, reason)
             log.debug("Traceback of that error", exc_info=error)
-
-    # -- pid file
-
-    def _write_pid_file(self) -> None:
-        path = self.options.pid_file
-        if path is None:
-            return
-        log.info("Writing pid %s to %s", os.getpid(), path)
-        file = Path(path)
-        try:
-            file.write_text(str(os.getpid()), encoding="ascii")
-            self._pid_file = file
-        except OSError as error:
-            log.error("cannot write --pid-file %s: %s; going on without it", path, error.strerror)
-            with contextlib.suppress(OSError):
-                # On a full disk it exists now, and is empty.
-                if file.is_file() and file.stat().st_size == 0:
-                    file.unlink()
-
-    def _remove_pid_file(self) -> None:
-        if self._pid_file is not None:
-            with contextlib.suppress(OSError, ValueError):
-                if int(self._pid_file.read_text(encoding="ascii")) == os.getpid():
-                    self._pid_file.unlink()
 
     # -- starting workers
 
@@ -495,7 +488,8 @@ class ProxyArbiter(Arbiter):
         self.management.stop(self.reap_workers, graceful=graceful)
         for listeners in self.sockets.values():
             close_listeners(listeners, unlink=True)
-        self._remove_pid_file()
+        if self._pid_file is not None:
+            self._pid_file.remove()
 
 
 def check_files(options: Options) -> None:

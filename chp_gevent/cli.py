@@ -30,6 +30,9 @@ Where to listen for clients:
   --socket PATH                    UNIX socket, instead of an address and a port.
   --redirect-port N                Redirect HTTP requests on this port to HTTPS (all interfaces).
   --redirect-to N                  Port that redirections name, if not that of --port.
+  --redirect-http                  Redirect requests to HTTPS that came to a trusted proxy in
+                                   front over HTTP (X-Forwarded-Proto: http), to port 443 or that
+                                   of --redirect-to. Needs --trusted-proxies.
 
 TLS towards clients:
   --ssl-key FILE                   Private key (PEM). It may be encrypted with the passphrase in
@@ -60,7 +63,8 @@ The REST API (its token is in the environment variable CONFIGPROXY_AUTH_TOKEN):
 Targets:
   --default-target URL             Where requests without a route go: proto://host[:port].
   --error-target URL               Server to get error pages from: URL/CODE?url=REQUEST.
-  --error-path DIR                 Folder with error pages: CODE.html, error.html.
+  --error-path DIR                 Folder with error pages: CODE.html, error.html; beside
+                                   an --error-target, for when that fails.
   --client-ssl-key FILE            Private key for https targets (PEM).
   --client-ssl-cert FILE           Certificate for https targets (PEM).
   --client-ssl-ca FILE             Authorities that certificates of targets must come from (PEM),
@@ -114,6 +118,8 @@ Processes and limits:
   --header-timeout SECONDS         Time to receive a header section, else 408. [default: 60]
   --body-timeout SECONDS           Give up a client that sends nothing more of a body, or takes
                                    nothing more of an answer; 0 is never. [default: 300]
+  --connect-timeout SECONDS        Time to connect to a target, its name and TLS included, else
+                                   503. [default: 10]
 """
 
 

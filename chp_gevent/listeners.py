@@ -7,12 +7,26 @@ import errno
 import os
 import socket
 import stat
+from typing import Any
+
+from gunicorn.sock import TCP6Socket, TCPSocket, UnixSocket
 
 from chp_gevent.http.socket_options import prepare_listener
 from chp_gevent.options import Address, OptionError, UnixAddress
 
 # What is wrong with an address and not with its port.
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+# What the name of loopback stands for where the system does not know it (RFC 6761, 6.3): an
+# /etc/hosts without it, as in some containers, is no reason not to start.
+_LOOPBACK_NAME = "localhost"
+_LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+
+_GUNICORN_CLASSES = {
+    socket.AF_INET: TCPSocket,
+    socket.AF_INET6: TCP6Socket,
+    socket.AF_UNIX: UnixSocket,
+}
 
 
 def open_listeners(address: Address, flags: str, backlog: int) -> list[socket.socket]:
@@ -39,6 +53,15 @@ def _option_to_blame(address: Address, error: OSError) -> str:
     return "ip" if of_address and address.ip else "port"
 
 
+def gunicorn_listener(listener: socket.socket, cfg: Any, log: Any) -> Any:
+    """Return a listening socket in the form that gunicorn keeps it in.
+
+    Its own ``create_sockets`` leaves one unclosed socket behind for each.
+    """
+    name, kind = listener.getsockname(), _GUNICORN_CLASSES[listener.family]
+    return kind(name, cfg, log, fd=listener.detach())
+
+
 def described(address: Address) -> str:
     """Return an address as CHP's log lines show it: ``ip:port``, or the path of a socket."""
     if isinstance(address, UnixAddress):
@@ -60,8 +83,7 @@ def close_listeners(listeners: list[socket.socket], *, unlink: bool) -> None:
 def _open_name(name: str, port: int, backlog: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     failure: OSError | None = None
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, *_, sockaddr in dict.fromkeys(found):
+    for family, sockaddr in _addresses(name, port):
         try:
             listeners.append(_open_tcp(family, sockaddr, backlog))
         except OSError as error:
@@ -73,6 +95,17 @@ def _open_name(name: str, port: int, backlog: int) -> list[socket.socket]:
     if not listeners and failure is not None:
         raise failure
     return listeners
+
+
+def _addresses(name: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
+    """Return the families and addresses that a name stands for. Raises ``socket.gaierror``."""
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror:
+        if name.lower().rstrip(".") != _LOOPBACK_NAME:
+            raise
+        return [(family, (ip, port)) for family, ip in _LOOPBACK]
+    return [(family, sockaddr) for family, *_, sockaddr in dict.fromkeys(found)]
 
 
 def _open_everywhere(port: int, backlog: int) -> socket.socket:

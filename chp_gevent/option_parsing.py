@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from chp_gevent.command_line import CommandLine
 from chp_gevent.cpus import usable_cpus
+from chp_gevent.http.https_location import HTTPS_PORT
 from chp_gevent.options import (
     Address,
     ClientTlsOptions,
@@ -29,6 +30,8 @@ from chp_gevent.routing.target_url import check_target_url
 
 _DEFAULT_API_PORT = 8001  # CHP's, when clients connect to a UNIX socket
 _MAX_WORKERS = 256
+# Seconds. The kernel gives up connecting after 127; more is a number of milliseconds.
+_MAX_CONNECT_TIMEOUT = 300.0
 _MOST_DEFAULT_WORKERS = 8  # each worker holds a copy of the table: more are for who asks
 
 _LOG_LEVELS = {
@@ -182,10 +185,7 @@ def _redirect(
 
 
 def _proxy(arguments: CommandLine) -> ProxyOptions:
-    error_target = _target_url(arguments, "--error-target")
-    error_path = arguments.text("--error-path")
-    if error_target and error_path:
-        raise OptionError("Cannot specify both error-target and error-path. Pick one.")
+    trusted_proxies = arguments.parsed("--trusted-proxies", _networks)
     return ProxyOptions(
         x_forward=not arguments.switch("--no-x-forward"),
         prepend_path=not arguments.switch("--no-prepend-path"),
@@ -195,10 +195,11 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
         protocol_rewrite=arguments.parsed("--protocol-rewrite", _rewritten_protocol),
         custom_headers=_custom_headers(arguments.texts("--custom-header")),
         host_routing=arguments.switch("--host-routing"),
-        error_target=error_target,
-        error_path=error_path,
+        error_target=_target_url(arguments, "--error-target"),
+        error_path=arguments.text("--error-path"),
         timeout=arguments.milliseconds("--timeout"),
         proxy_timeout=arguments.milliseconds("--proxy-timeout"),
+        connect_timeout=_set(arguments.seconds("--connect-timeout", 0.1, _MAX_CONNECT_TIMEOUT)),
         keep_alive_timeout=(
             arguments.milliseconds("--keep-alive-timeout") or ProxyOptions.keep_alive_timeout
         ),
@@ -215,8 +216,19 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
             header_timeout=_set(arguments.seconds("--header-timeout", 0.1)),
             body_timeout=arguments.seconds("--body-timeout", 0) or None,
         ),
-        trusted_proxies=arguments.parsed("--trusted-proxies", _networks),
+        trusted_proxies=trusted_proxies,
+        https_port=_https_port(arguments, trusted=trusted_proxies is not None),
     )
+
+
+def _https_port(arguments: CommandLine, *, trusted: bool) -> int | None:
+    if not arguments.switch("--redirect-http"):
+        return None
+    if not trusted:
+        raise OptionError(
+            "--redirect-http: needs --trusted-proxies, which says whose X-Forwarded-Proto counts"
+        )
+    return arguments.port("--redirect-to", minimum=1) or HTTPS_PORT
 
 
 def _statsd(arguments: CommandLine) -> StatsdOptions | None:
@@ -365,8 +377,15 @@ def _notices_of_no_effect(arguments: CommandLine, parsed: Options) -> Iterator[N
         yield _no_effect(["--ssl-allow-rc4"], "OpenSSL 3 has no RC4")
     if arguments.text("--redirect-port") and not parsed.redirect:
         yield _no_effect(["--redirect-port"], "the proxy listens on port 80 or on a socket")
-    if arguments.text("--redirect-to") and not arguments.text("--redirect-port"):
-        yield _no_effect(["--redirect-to"], "--redirect-port is not given")
+    redirects = arguments.text("--redirect-port") or parsed.proxy.https_port
+    if arguments.text("--redirect-to") and not redirects:
+        yield _no_effect(["--redirect-to"], "neither --redirect-port nor --redirect-http is given")
+    if (
+        parsed.proxy.https_port
+        and not parsed.proxy.trusted_proxies
+        and isinstance(parsed.listen, TcpAddress)
+    ):
+        yield _no_effect(["--redirect-http"], "--trusted-proxies none: nobody is believed")
 
 
 def _no_effect(flags: list[str], reason: str) -> Notice:

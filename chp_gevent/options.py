@@ -118,9 +118,10 @@ class ProxyOptions:
     """What the data plane needs to know.
 
     ``timeout`` (a silent client is disconnected) and ``proxy_timeout`` (a silent target is a 503)
-    are None for never. ``trusted_proxies`` is None when X-Forwarded-* of every peer is appended
-    to, as CHP does; otherwise those of any peer outside the networks are replaced, and what one
-    inside says of protocol, port and host is kept.
+    are None for never. ``connect_timeout`` is how long a connection to a target may take: the
+    look-up of its name, connecting and the TLS handshake. ``trusted_proxies`` is None when
+    X-Forwarded-* of every peer is appended to, as CHP does; otherwise those of any peer outside
+    the networks are replaced, and what one inside says of protocol, port and host is kept.
     """
 
     x_forward: bool = True
@@ -135,10 +136,12 @@ class ProxyOptions:
     error_path: str | None = None
     timeout: float | None = None
     proxy_timeout: float | None = None
+    connect_timeout: float = 10.0
     keep_alive_timeout: float = 5.0
     client_tls: ClientTlsOptions = ClientTlsOptions()
     limits: LimitOptions = LimitOptions()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
+    https_port: int | None = None
 
 
 @dataclass(frozen=True)

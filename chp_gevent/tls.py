@@ -96,8 +96,7 @@ def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
     _set_versions(context, options)
     _set_ciphers(context, options.ciphers)
     if options.key is None or options.cert is None:
-        missing = "key" if options.key is None else "cert"
-        raise OptionError(f"{prefix}-{missing}: must be given with the other one of the two")
+        raise _half_given(prefix, missing="key" if options.key is None else "cert")
     _load_certificate(context, prefix, options.cert, options.key, options.passphrase)
     if options.dhparam:
         _load_dhparam(context, options.dhparam)
@@ -134,8 +133,7 @@ def client_context(options: ClientTlsOptions) -> ssl.SSLContext:
     if options.cert and options.key:
         _load_certificate(context, prefix, options.cert, options.key, None)
     elif options.cert or options.key:
-        missing = "key" if options.cert else "cert"
-        raise OptionError(f"{prefix}-{missing}: must be given with the other one of the two")
+        raise _half_given(prefix, missing="key" if options.cert else "cert")
     return context
 
 
@@ -189,6 +187,11 @@ def _set_ciphers(context: ssl.SSLContext, ciphers: str | None) -> None:
         context.set_ciphers(":".join(older))
     except ssl.SSLError:
         raise OptionError(f"--ssl-ciphers: {ciphers!r} has no suite that OpenSSL knows") from None
+
+
+def _half_given(prefix: str, *, missing: str) -> OptionError:
+    given = {"key": "cert", "cert": "key"}[missing]
+    return OptionError(f"{prefix}-{missing}: is not given, and {prefix}-{given} is of no use alone")
 
 
 def _load_certificate(

@@ -25,6 +25,7 @@ PUBLIC_PORT, API_PORT = 8000, 8001
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 SHOWN_LINES = 16
+CURL_SECONDS = 20.0
 CURL_TIMED_OUT = 28  # how a look at an endless stream ends
 TOKEN = secrets.token_hex(16)
 
@@ -76,23 +77,36 @@ def program(
 
 AUTHORISED = ["-H", f"Authorization: token {TOKEN}"]
 
+# What is shown of an answer: all of it, its first lines, what comes of a stream within some
+# seconds, or its status.
+WHOLE, BEGINNING, STREAM, STATUS = "whole", "beginning", "stream", "status"
 
-def curl(*arguments: str, streaming: bool = False, status: bool = False) -> str:
-    """Show a curl command, run it, show and return its output, or the status it got."""
-    shown = " ".join(quoted(argument) for argument in arguments)
-    print(f"\n$ curl {'-N ' if streaming else ''}{shown}")
-    limits = ["-sSN", "--max-time", "2.5"] if streaming else ["-sS", "--max-time", "10"]
-    limits += ["--noproxy", "*"]
-    output = ["-o", "/dev/null", "-w", "%{http_code}"] if status else []
-    command = ["curl", *limits, *output, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = done.stdout.splitlines()
-    for line in lines[:SHOWN_LINES]:
-        print(f"  {line}")
-    if len(lines) > SHOWN_LINES:
-        print("  ...")
-    if done.returncode not in ((0, CURL_TIMED_OUT) if streaming else (0,)):
-        raise WrongAnswer(f"curl: {done.stderr.strip()}")
+
+def curl(*arguments: str, show: str = WHOLE) -> str:
+    """Show a curl command, run it as it is shown, show and return its output.
+
+    Whoever copies the command gets the same: nothing is left out of it but the token, which is
+    the variable that was shown at the beginning.
+    """
+    options = {STREAM: ["-sN", "--max-time", "2.5"], STATUS: ["-sS", "-o", "/dev/null"]}
+    words = ["curl", *options.get(show, ["-sS"])]
+    if any(name.lower().endswith("_proxy") for name in os.environ):
+        words += ["--noproxy", "*"]
+    words += ["-w", "%{http_code}\\n"] if show == STATUS else []
+    line = " ".join(quoted(word) for word in [*words, *arguments])
+    line += f" | head -n {SHOWN_LINES}" if show == BEGINNING else ""
+    print(f"\n$ {line}")
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        capture_output=True,
+        env={**os.environ, "CONFIGPROXY_AUTH_TOKEN": TOKEN},
+        text=True,
+        timeout=CURL_SECONDS,
+        check=False,
+    )
+    print(done.stdout.rstrip("\n"))
+    if done.returncode != (CURL_TIMED_OUT if show == STREAM else 0):
+        raise WrongAnswer(f"curl: {done.stderr.strip() or done.returncode}")
     return done.stdout
 
 
@@ -150,26 +164,26 @@ def walk(port: int, api_port: int, targets: dict[str, int]) -> None:
     print("\n--- Three routes are added through the REST API (201: in force on every worker)")
     for path, name in (("/", "page"), ("/clock", "clock"), ("/echo", "echo")):
         body = json.dumps({"target": f"http://127.0.0.1:{targets[name]}"})
-        answer = curl("-X", "POST", "-d", body, *AUTHORISED, api + path, status=True)
+        answer = curl("-X", "POST", "-d", body, *AUTHORISED, api + path, show=STATUS)
         expect(answer, "201", f"adding {path}")
-    expect(curl(api, status=True), "403", "API without the token")
+    expect(curl(api, show=STATUS), "403", "API without the token")
     table = curl(*AUTHORISED, api)
     if set(json.loads(table)) != {"/", "/clock", "/echo"}:
         raise WrongAnswer(f"routing table: {table}")
 
     print("\n--- What goes where")
-    expect(curl(f"{public}/"), "It works", "the page")
-    expect(curl(f"{public}/clock/events", streaming=True), "data: ", "the clock")
+    expect(curl(f"{public}/", show=BEGINNING), "It works", "the page")
+    expect(curl(f"{public}/clock/events", show=STREAM), "data: ", "the clock")
     print(f"\n(WebSocket) ws://127.0.0.1:{port}/echo/socket")
     echoed = websocket_echo(port, b"hello from the demo")
-    print(f"  sent 'hello from the demo', got back {echoed.decode()!r}")
+    print(f"sent 'hello from the demo', got back {echoed.decode()!r}")
     expect(echoed.decode(), "hello from the demo", "the echo")
 
     print("\n--- A route that is deleted is gone at once")
     gone = f"{api}/gone"
-    expect(curl("-X", "POST", "-d", body, *AUTHORISED, gone, status=True), "201", "adding")
-    expect(curl("-X", "DELETE", *AUTHORISED, gone, status=True), "204", "deleting")
-    expect(curl(*AUTHORISED, gone, status=True), "404", "a deleted route")
+    expect(curl("-X", "POST", "-d", body, *AUTHORISED, gone, show=STATUS), "201", "adding")
+    expect(curl("-X", "DELETE", *AUTHORISED, gone, show=STATUS), "204", "deleting")
+    expect(curl(*AUTHORISED, gone, show=STATUS), "404", "a deleted route")
 
 
 def stay(proxy: subprocess.Popen[str], port: int, api_port: int, log: Path) -> None:
@@ -180,9 +194,9 @@ def stay(proxy: subprocess.Popen[str], port: int, api_port: int, log: Path) -> N
   http://127.0.0.1:{port}/clock/    server-sent events
   http://127.0.0.1:{port}/echo/     a WebSocket
 
---- Try
+All of the above can be copied into another terminal while the demo runs:
   export CONFIGPROXY_AUTH_TOKEN={TOKEN}
-  curl -H "Authorization: token $CONFIGPROXY_AUTH_TOKEN" http://127.0.0.1:{api_port}/api/routes
+  curl -sS -H "Authorization: token $CONFIGPROXY_AUTH_TOKEN" http://127.0.0.1:{api_port}/api/routes
 
 The proxy's log is {log}. Ctrl-C ends the demo.""")
     proxy.wait()
@@ -197,7 +211,8 @@ def run(folder: Path, once: bool) -> None:
     proxy_command = [str(Path(sys.executable).parent / "chp-gevent"), "--ip", "127.0.0.1"]
     proxy_command += ["--port", str(port), "--api-ip", "127.0.0.1", "--api-port", str(api_port)]
     proxy_command += ["--workers", "2"]
-    print(f"$ {' '.join(['chp-gevent', *proxy_command[1:]])}")
+    print(f"$ export CONFIGPROXY_AUTH_TOKEN={TOKEN}")
+    print(f"$ {shlex.join(proxy_command)}")
     log = folder / "proxy.log"
     environment = {**os.environ, "CONFIGPROXY_AUTH_TOKEN": TOKEN}
     with (
@@ -217,6 +232,8 @@ def run(folder: Path, once: bool) -> None:
 def main() -> int:
     """0 when everything was as it should be, else 1."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Also into a pipe or a file, somebody watches.
+    sys.stdout.reconfigure(line_buffering=True)
     with tempfile.TemporaryDirectory(prefix="chp-gevent-demo-") as name:
         try:
             run(Path(name), once="--once" in sys.argv[1:])

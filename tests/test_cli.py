@@ -116,8 +116,9 @@ def test_mistakes_are_told_in_one_line(arguments: list[str], message: str) -> No
         (["--port", "x"], "error: --port: 'x' is not a whole number from 0 to 65535\n"),
         (["--custom-header", "a b"], "error: A colon was expected in custom header: a b\n"),
         (
-            ["--error-path", "d", "--error-target", "http://e"],
-            "error: Cannot specify both error-target and error-path. Pick one.\n",
+            ["--redirect-http"],
+            "error: --redirect-http: needs --trusted-proxies, which says whose X-Forwarded-Proto "
+            "counts\n",
         ),
         (
             ["--redirect-port", "80"],

@@ -135,6 +135,8 @@ def test_ports_that_do_not_exist_are_refused(flag: str, value: str) -> None:
         (["--drain-timeout", "1h"], "--drain-timeout: '1h' is not a number of seconds"),
         (["--header-timeout", "0"], "--header-timeout: '0' is not a number of seconds"),
         (["--body-timeout", "-1"], "--body-timeout: '-1' is not a number of seconds"),
+        (["--connect-timeout", "0"], "--connect-timeout: '0' is not a number of seconds (0.1 to"),
+        (["--connect-timeout", "10000"], "'10000' is not a number of seconds (0.1 to 300)"),
         (["--timeout", "1.5"], "--timeout: '1.5' is not a whole number"),
         (["--proxy-timeout", str(2**31)], "--proxy-timeout: '2147483648' is not"),
         (["--keep-alive-timeout", "-1"], "--keep-alive-timeout: '-1' is not"),
@@ -242,6 +244,25 @@ def test_there_is_no_redirection_to_port_80_or_to_a_socket_as_in_chp(listen: lis
 
 
 @pytest.mark.parametrize(
+    ("arguments", "port"),
+    [
+        (["--trusted-proxies", "10.0.0.0/8"], None),
+        (["--trusted-proxies", "10.0.0.0/8", "--redirect-http"], 443),
+        (["--trusted-proxies", "10.0.0.0/8", "--redirect-http", "--redirect-to", "8443"], 8443),
+        # Whoever is on the other side of a UNIX socket is trusted.
+        (["--trusted-proxies", "none", "--redirect-http", "--socket", "s"], 443),
+    ],
+)
+def test_redirection_where_tls_ends_in_front(arguments: list[str], port: int | None) -> None:
+    parsed = options(*arguments)
+    assert (parsed.proxy.https_port, parsed.notices) == (port, ())
+
+
+def test_nobody_is_redirected_on_the_word_of_anybody() -> None:
+    assert refusal("--redirect-http").startswith("--redirect-http: needs --trusted-proxies")
+
+
+@pytest.mark.parametrize(
     ("flag", "field", "value"),
     [
         ("--no-x-forward", "x_forward", False),
@@ -265,6 +286,8 @@ def test_switches(flag: str, field: str, value: bool) -> None:
         (["--proxy-timeout", "0"], "proxy_timeout", None),
         (["--keep-alive-timeout", "7000"], "keep_alive_timeout", 7.0),
         (["--keep-alive-timeout", "0"], "keep_alive_timeout", 5.0),
+        (["--connect-timeout", "2.5"], "connect_timeout", 2.5),
+        ([], "connect_timeout", 10.0),
         (["--protocol-rewrite", "https"], "protocol_rewrite", "https"),
         (["--protocol-rewrite", "HTTP:"], "protocol_rewrite", "http"),
         (["--error-path", "pages"], "error_path", "pages"),
@@ -420,9 +443,9 @@ def test_passwords_in_urls_are_refused_and_not_shown() -> None:
     )
 
 
-def test_error_pages_come_from_one_place() -> None:
-    message = refusal("--error-target", "http://e", "--error-path", "d")
-    assert message == "Cannot specify both error-target and error-path. Pick one."
+def test_error_pages_may_come_from_two_places() -> None:
+    parsed = proxy("--error-target", "http://e", "--error-path", "d")
+    assert (parsed.error_target, parsed.error_path) == ("http://e", "d")
 
 
 @pytest.mark.parametrize("token", ["two words", "line\n", "schlüssel"])
@@ -488,7 +511,14 @@ def test_an_api_without_a_token_is_warned_about() -> None:
             ["--ssl-ciphers=HIGH:TLS_AES_128_GCM_SHA256"],
             "--ssl-ciphers: Python offers all suites of TLS 1.3 or none.",
         ),
-        (["--redirect-to=1"], "No effect of --redirect-to: --redirect-port is not given."),
+        (
+            ["--redirect-to=1"],
+            "No effect of --redirect-to: neither --redirect-port nor --redirect-http is given.",
+        ),
+        (
+            ["--redirect-http", "--trusted-proxies=none"],
+            "No effect of --redirect-http: --trusted-proxies none: nobody is believed.",
+        ),
     ],
 )
 def test_notices(arguments: list[str], message: str) -> None:

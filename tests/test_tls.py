@@ -478,11 +478,13 @@ def test_the_key_of_another_certificate_is_refused(ours: Authority) -> None:
 def test_a_key_and_a_certificate_belong_together(ours: Authority, missing: str) -> None:
     key, cert = ours.issue()
     half = {"key": key, "cert": cert, missing: None}
-    reason = "must be given with the other one of the two"
+    given = {"key": "cert", "cert": "key"}[missing]
     message = refusal(lambda: server_context(ServerTlsOptions(**half)))  # type: ignore[arg-type]
-    assert message == f"--ssl-{missing}: {reason}"
+    assert message == f"--ssl-{missing}: is not given, and --ssl-{given} is of no use alone"
     client = ours.client(**half)
-    assert refusal(lambda: client_context(client)) == f"--client-ssl-{missing}: {reason}"
+    assert refusal(lambda: client_context(client)) == (
+        f"--client-ssl-{missing}: is not given, and --client-ssl-{given} is of no use alone"
+    )
 
 
 def test_failures_without_a_tls_reason_are_described() -> None:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gevent import get_hub
 from gevent.monkey import get_original
 
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.stream import NO_DESCRIPTORS, READ
+from chp_gevent.http.turns import turns
 
 # Seconds without accepting after the process or the system ran out of descriptors.
 _OUT_OF_DESCRIPTORS_PAUSE = 0.1
@@ -55,6 +57,7 @@ class Acceptor:
         self._stuck = False
         self._listeners = [_Listener(self, sock, loop) for sock in sockets]
         self._loop = loop
+        self._turns = turns(get_hub())
         # Until it fires nothing is accepted: that is for others, or descriptors have run out.
         self._pause: Any = None
         self._logged: dict[Callable[..., None], float] = {}
@@ -106,9 +109,9 @@ class Acceptor:
         if self._shared and (seconds := self._hooks.pause_before_accepting(self._full)):
             self._pause_for(seconds)
             return
-        self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT)
+        self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT, in_turn=True)
 
-    def _accept(self, listener: _Listener, most: int) -> None:
+    def _accept(self, listener: _Listener, most: int, *, in_turn: bool = False) -> None:
         for _ in range(most):
             if self._full and not self._has_room_for_one_of(listener):
                 return
@@ -124,7 +127,8 @@ class Acceptor:
             except Exception as error:
                 # One client less; the listeners, and those that wait in them, are not touched.
                 self._hooks.on_crash(None, error)
-            if self._closed:
+            # Each may have begun with a TLS handshake.
+            if self._closed or (in_turn and self._turns.is_over()):
                 return
 
     def _has_room_for_one_of(self, listener: _Listener) -> bool:

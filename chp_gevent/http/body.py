@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from chp_gevent.http.framing import BodyDecoder, body_decoder
 from chp_gevent.http.section import Field
@@ -18,6 +19,19 @@ class ClientGone(BaseException):
     """
 
 
+def receive_piece(stream: Stream, decoder: BodyDecoder) -> Any:
+    """Return the next part of a body, maybe empty; None when the stream has ended.
+
+    Waits for it, and in any case lets others be served in between. Raises ``OSError`` and
+    ``WireError``.
+    """
+    stream.give_way()
+    if decoder.backlog:
+        return decoder.feed(b"")
+    data = stream.read()
+    return decoder.feed(data) if data else None
+
+
 class RequestBody:
     """``wsgi.input`` (PEP 3333), and more: pieces as they arrive.
 
@@ -26,13 +40,24 @@ class RequestBody:
     Until then ``arrivals`` counts the pieces that came.
     """
 
-    __slots__ = ("_decoder", "_head", "_pending", "_stream", "arrivals", "complete", "rest")
+    __slots__ = (
+        "_decoder",
+        "_head",
+        "_pending",
+        "_start",
+        "_stream",
+        "arrivals",
+        "complete",
+        "rest",
+    )
 
     def __init__(self, stream: Stream, head: RequestHead, received: bytes) -> None:
         self._stream = stream
         self._head: RequestHead | None = head
         self._decoder: BodyDecoder | None = None
+        # What is decoded and not read begins at ``_start``: it is not copied for each line.
         self._pending = b""
+        self._start = 0
         # Most requests have none, and need no decoder (saves 1 µs).
         self.complete = not head.has_body
         self.rest = received
@@ -41,15 +66,8 @@ class RequestBody:
             self.arrivals = 0
             self._decoder = body_decoder(head)
             if received:
-                self._pending = self._decode(received)
-
-    def _decode(self, data: bytes) -> bytes:
-        decoder = self._decoder
-        assert decoder is not None
-        piece = decoder.feed(data)
-        self.complete = decoder.done
-        self.rest = decoder.rest
-        return piece
+                self._pending = self._decoder.feed(received)
+                self.complete, self.rest = self._decoder.done, self._decoder.rest
 
     @property
     def consumed(self) -> bool:
@@ -61,12 +79,22 @@ class RequestBody:
         """The trailer fields; known when the body is complete."""
         return self._decoder.trailers if self._decoder is not None else []
 
+    def put_back(self, body: bytes) -> None:
+        """Take back what :meth:`take_if_complete` has given."""
+        self._pending, self._start = body, 0
+
     def take_if_complete(self) -> bytes | None:
         """Return the unread body if all of it is here already, else None."""
-        if not self.complete:
-            return None
-        pending, self._pending = self._pending, b""
-        return pending
+        return self._take() if self.complete else None
+
+    def _take(self, size: int = -1) -> bytes:
+        """Return so many of the bytes that are decoded and not read, all if negative."""
+        pending, start = self._pending, self._start
+        if 0 <= size < len(pending) - start:
+            self._start = start + size
+            return pending[start : self._start]
+        self._pending, self._start = b"", 0
+        return pending[start:]
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body piece by piece as it arrives.
@@ -74,7 +102,7 @@ class RequestBody:
         A client that expects ``100 Continue`` gets it from whoever calls this.
         Raises ``WireError`` when it is malformed, ``ClientGone`` when the client leaves.
         """
-        pending, self._pending = self._pending, b""
+        pending = self._take()
         if pending:
             yield pending
         while not self.complete:
@@ -83,14 +111,17 @@ class RequestBody:
                 yield piece
 
     def _receive(self) -> bytes:
+        decoder = self._decoder
+        assert decoder is not None
         try:
-            data = self._stream.read()
+            piece: bytes | None = receive_piece(self._stream, decoder)
         except OSError as error:
             raise ClientGone from error
-        if not data:
+        if piece is None:
             raise ClientGone
         self.arrivals += 1
-        return self._decode(data)
+        self.complete, self.rest = decoder.done, decoder.rest
+        return piece
 
     def _invite(self) -> None:
         """Tell a client that waits for it to send the body (PEP 3333; RFC 9110, 10.1.1)."""
@@ -109,34 +140,27 @@ class RequestBody:
         Raises as :meth:`pieces` does.
         """
         self._invite()
-        pieces = [self._pending]
-        available = len(self._pending)
-        while not self.complete and (size < 0 or available < size):
-            piece = self._receive()
-            pieces.append(piece)
-            available += len(piece)
-        data = b"".join(pieces)
-        if size < 0:
-            size = len(data)
-        self._pending = data[size:]
-        return data[:size]
+        pieces = [self._take(size)]
+        missing = size - len(pieces[0])
+        while not self.complete and (size < 0 or missing > 0):
+            self._pending = self._receive()
+            pieces.append(self._take(missing if size >= 0 else -1))
+            missing -= len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readline(self, size: int = -1) -> bytes:
         """Return the next line with its end, at most ``size`` bytes of it."""
         self._invite()
         pieces: list[bytes] = []
-        length = 0
+        missing = size
         while True:
-            pending = self._pending
-            end = pending.find(b"\n") + 1 or len(pending)
-            if 0 <= size < length + end:
-                end = size - length
-            pieces.append(pending[:end])
-            length += end
-            self._pending = pending[end:]
-            if length == size or pending[:end].endswith(b"\n"):
-                break
-            if self.complete:
+            pending, start = self._pending, self._start
+            most = len(pending) if size < 0 else start + missing
+            end = pending.find(b"\n", start, most) + 1 or most
+            piece = self._take(end - start)
+            pieces.append(piece)
+            missing -= len(piece)
+            if missing == 0 or self.complete or piece.endswith(b"\n"):
                 break
             self._pending = self._receive()
         return b"".join(pieces)

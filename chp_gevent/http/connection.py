@@ -33,9 +33,9 @@ from chp_gevent.http.section import WireError
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.tls_stream import TLSStream
 from chp_gevent.http.wire import (
-    HEAD_END,
+    Buffer,
+    PartialHead,
     RequestHead,
-    head_too_large,
     serialise_head,
     take_request_head,
 )
@@ -53,6 +53,8 @@ _LINGER_BYTES = 4 << 20
 # Bytes of requests that are read at once, and that are read ahead while one is being answered.
 # What lies behind a request is copied with each, so that more would cost pipelines more.
 _MAX_PIPELINED = 65536
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 StartResponse = Callable[..., Callable[[bytes], None]]
 
@@ -83,6 +85,7 @@ class ClientConnection:
             them so; used if they are those that it starts its answer with.
         response_trailers: trailer fields to end a chunked answer with.
         deadline: monotonic time at which the client is given up.
+        bound: what the application keeps for this client alone; closed with the connection.
         wait_deadline: monotonic time until which the application is willing to wait.
     """
 
@@ -99,6 +102,7 @@ class ClientConnection:
         "_status",
         "_wait_error",
         "body",
+        "bound",
         "deadline",
         "head",
         "peer",
@@ -121,6 +125,7 @@ class ClientConnection:
         self.wait_deadline = NEVER
         self.response_trailers: Headers = []
         self.prepared: AnswerFields | None = None
+        self.bound: Any = None
         self.switched: Callable[[], None] | None = None
         self._wait_error: BaseException | None = None
         self._server = server
@@ -162,6 +167,8 @@ class ClientConnection:
             while self._buffer or self._await_request():
                 if not self._serve_request():
                     break
+                if self._buffer:
+                    self.stream.give_way()  # it has requests to go on with
         except WireError as error:
             self._refuse(error, None)
 
@@ -182,6 +189,8 @@ class ClientConnection:
     def _finish(self) -> None:
         """Close the stream or give it to a tunnel, and be forgotten, whatever happens meanwhile."""
         self.deadline = self.wait_deadline = NEVER
+        if self.bound is not None:
+            self.bound.close()
         try:
             if self.switched is not None:
                 self.switched()
@@ -265,16 +274,16 @@ class ClientConnection:
 
     def _receive_rest_of_head(self) -> bytes:
         """Return the buffer and what comes until a head is complete; b"" when none will be."""
-        received = bytearray(self._buffer)
-        while received.find(HEAD_END, max(0, len(received) - _MAX_PIPELINED - 4)) < 0:
-            error = head_too_large(received, self._server.settings.limits)
+        head = PartialHead(self._buffer)
+        while not head.complete:
+            error = head.error(self._server.settings.limits)
             if error is not None:
                 raise error
             data = self.stream.read(_MAX_PIPELINED)
             if not data:
                 return b""
-            received += data
-        return bytes(received)
+            head.add(data)
+        return bytes(head.received)
 
     # -- answers
 
@@ -306,8 +315,8 @@ class ClientConnection:
         for piece in result.buffers if isinstance(result, BufferedBody) else result:
             if head is None:
                 head, chunked, left = self._response_head(result)
-                if not left:
-                    piece = b""  # of an answer to HEAD, say
+                if len(piece) > left:
+                    piece = self._clipped(piece, int(left))
                 # ``write_all`` could do all three; the last, for small answers, saves 0.3 µs.
                 if chunked and piece:
                     write_all(head, *chunk(piece))
@@ -316,11 +325,14 @@ class ClientConnection:
                 else:
                     write(head + piece)
             elif piece and left:
+                if len(piece) > left:
+                    piece = self._clipped(piece, int(left))
                 if chunked:
                     write_all(*chunk(piece))
                 else:
                     write(piece)
             left -= len(piece)
+            del piece
             if client_timeout is not None:
                 self.deadline = clock() + client_timeout
         if head is None:
@@ -330,6 +342,16 @@ class ClientConnection:
             write(last_chunk(self.response_trailers))
         elif left > 0 and left != UNTIL_END:
             raise ConnectionError("answer shorter than its Content-Length")
+
+    def _clipped(self, piece: Buffer, length: int) -> Buffer:
+        """Return so much of a piece as there may be; the connection carries no other answer.
+
+        There may be nothing of an answer to HEAD, say. If there may be something, the application
+        has said more than its Content-Length: a client would take that for the next answer.
+        """
+        if length:
+            self._close = True
+        return piece[:length]
 
     def _response_head(self, result: Iterable[bytes]) -> tuple[bytes, bool, float]:
         """Return the head of the answer, whether it is chunked, and the body's length.
@@ -388,6 +410,21 @@ class ClientConnection:
             except OSError as error:
                 raise ClientGone from error
 
+    def invite(self) -> bool:
+        """Tell a client that waits for it to send its body; return whether that was possible.
+
+        Called from the event loop, while nothing is being written. (RFC 9110, 10.1.1)
+        """
+        if self._status or self.head.http_1_0 or self.stream.write_position() is not None:
+            return False
+        try:
+            sent = self.stream.try_write(_CONTINUE)
+        except OSError:
+            return False  # it has left, which its greenlet will notice
+        if 0 < sent < len(_CONTINUE):
+            self.stream.reset()
+        return sent > 0
+
     def switch_protocols(self, start_tunnel: Callable[[], None]) -> None:
         """Have ``start_tunnel`` called, instead of any answer, when the application returns.
 
@@ -428,6 +465,7 @@ class ClientConnection:
         self.stream.shutdown_write()
         left = _LINGER_BYTES
         while left > 0:
+            self.stream.give_way()
             data = self.stream.read()
             if not data:
                 break

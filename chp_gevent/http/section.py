@@ -18,7 +18,10 @@ _CONTROLS = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"
 
 # Fields that decide about framing, routing or the life of the connection.
 _NOTED = frozenset(
-    "connection content-length date expect host location te transfer-encoding upgrade".split()
+    (
+        "authorization connection content-length date expect host location te"
+        " transfer-encoding upgrade"
+    ).split()
 )
 
 
@@ -95,8 +98,20 @@ class HeaderSection:
         self.has_body = chunked or bool(content_length)
         self.upgrade = ""
         if "upgrade" in options and not http_1_0:
-            self.upgrade = ",".join(noted.get("upgrade", ())).strip().lower()
+            self.upgrade = _upgrade(noted.get("upgrade", ()), fields)
         self.memo: dict[Any, Any] = {}
+
+
+def _upgrade(values: Iterable[str], fields: Iterable[Field]) -> str:
+    """Return the protocol that a request asks for; of several, WebSocket if it can be that.
+
+    A client may offer ``h2c, websocket``; the fields of a handshake tell whether it means it.
+    """
+    protocols = [protocol.strip().lower() for protocol in ",".join(values).split(",")]
+    if len(protocols) > 1 and "websocket" in protocols:
+        is_handshake = any(field.lower == "sec-websocket-key" for field in fields)
+        return "websocket" if is_handshake else ""
+    return protocols[0] if len(protocols) == 1 else ""
 
 
 _NO_OPTIONS: frozenset[str] = frozenset()

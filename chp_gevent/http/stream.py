@@ -26,6 +26,7 @@ from typing import Any
 from gevent import getcurrent
 from gevent.monkey import get_original
 
+from chp_gevent.http.turns import turns
 from chp_gevent.http.wire import Buffer
 
 READ = 1
@@ -71,6 +72,8 @@ class Stream:
     )
 
     is_tls = False
+    # Whether the stream ended without its peer saying so: with TLS, anybody may have cut it.
+    was_cut = False
 
     def __init__(self, sock: Any, hub: Any) -> None:
         self.sock = sock
@@ -154,16 +157,24 @@ class Stream:
             return self.read(size)
 
     def write(self, data: Buffer) -> None:
-        """Send all of ``data``, waiting as often as it takes. Raises ``OSError``."""
+        """Send all of ``data``, waiting as often as it takes. Raises ``OSError``.
+
+        Whatever else is thrown into the caller while it waits, a timeout for instance, resets
+        the connection: nothing may follow the half of something (RFC 9112, 8).
+        """
         try:
             sent = self.port.send(data)
         except BlockingIOError:
             sent = 0
         if sent != len(data):
             rest = memoryview(data)[sent:]
-            while rest:
-                self._wait(self.write_event)
-                rest = rest[self.try_write(rest) :]
+            try:
+                while rest:
+                    self._wait(self.write_event)
+                    rest = rest[self.try_write(rest) :]
+            except BaseException:
+                self.reset()
+                raise
 
     def write_all(self, *parts: Buffer) -> None:
         """As :meth:`write`, for parts that are copied together only if they are small."""
@@ -178,6 +189,10 @@ class Stream:
             if sent < len(part):
                 self.write(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
+
+    def give_way(self) -> None:
+        """Let others be served before the caller, who need not wait, goes on: see ``turns``."""
+        turns(self._hub).give_way()
 
     def _wait(self, event: int) -> None:
         if event == WRITE:

@@ -28,7 +28,7 @@ class TLSStream(Stream):
     and gevent would block or park on their own terms.
     """
 
-    __slots__ = ("_farewell", "_read_event", "_ssl", "_write_event")
+    __slots__ = ("_end", "_farewell", "_read_event", "_ssl", "_write_event", "was_cut")
 
     is_tls = True
 
@@ -37,6 +37,9 @@ class TLSStream(Stream):
         self.port = self
         self._ssl = sock._sslobj
         self._farewell: bytes | None = None
+        self.was_cut = False
+        # How the stream ended, when a read has met that behind what it returned.
+        self._end: bytes | OSError | None = None
         self._read_event = READ
         self._write_event = WRITE
 
@@ -60,7 +63,42 @@ class TLSStream(Stream):
         return Stream(sock, self._hub)
 
     def try_read(self, size: int = READ_SIZE) -> bytes | None:
-        """As :meth:`Stream.try_read`; a connection cut without close_notify ends with ``b""``."""
+        """As :meth:`Stream.try_read`.
+
+        A connection cut without close_notify ends with ``b""``, too; ``was_cut`` tells.
+        """
+        end = self._end
+        if end is not None:
+            if isinstance(end, OSError):
+                raise end
+            return end
+        data = self._read_record(size)
+        if data is None or len(data) < _TLS_RECORD or size == _TLS_RECORD:
+            return data
+        return self._read_on(data, size)
+
+    def _read_on(self, data: bytes, size: int) -> bytes:
+        """Return a full record and those that are here behind it, ``size`` bytes at most.
+
+        One write for 256 KB rather than for each record takes 30% from an upload.
+        """
+        records, left = [data], size - len(data)
+        while left > 0 and len(data) == _TLS_RECORD:
+            try:
+                more = self._read_record(left)
+            except OSError as error:
+                self._end = error
+                break
+            if not more:
+                # OpenSSL tells an end once: it answers with an alert, and a reset may follow.
+                self._end = more
+                break
+            data = more
+            records.append(data)
+            left -= len(data)
+        return b"".join(records)
+
+    def _read_record(self, size: int) -> bytes | None:
         try:
             return self._ssl.read(min(size, _TLS_RECORD))
         except ssl.SSLWantReadError:
@@ -75,6 +113,7 @@ class TLSStream(Stream):
             named = getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
             if not named and self._is_reset():
                 raise ConnectionResetError(errno.ECONNRESET, "connection reset") from error
+            self.was_cut = True
             return b""
         return None
 
@@ -99,8 +138,8 @@ class TLSStream(Stream):
         return 0
 
     def has_pending(self) -> bool:
-        """Whether part of a record that has been decrypted has not been read yet."""
-        return self._ssl.pending() > 0
+        """Whether part of a record that has been decrypted, or the end, has not been read yet."""
+        return self._end is not None or self._ssl.pending() > 0
 
     @property
     def read_event(self) -> int:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+import socket
+from collections.abc import Sequence
 from typing import Any
 
+import gevent
 from statsd import StatsClient
 
 from chp_gevent.channel.segment import Segment
 from chp_gevent.management.counters import Totals, read_totals
+from chp_gevent.names.addresses import Address, literal_address
+from chp_gevent.names.resolver import NameUnanswered, Resolver
 from chp_gevent.options import StatsdOptions
 
 _NS_PER_MS = 1_000_000
 
 # Seconds between two attempts to look the name of the host up.
 _RETRY_INTERVAL = 30.0
+# Seconds that a look-up may take. A server that stops sends what is left, and waits no longer.
+_LOOK_UP_TIMEOUT = 3.0
 
 
 class _ConnectedClient(StatsClient):
@@ -23,11 +30,10 @@ class _ConnectedClient(StatsClient):
     Connected, so that the kernel reports a port that nobody listens on.
     """
 
-    def __init__(self, options: StatsdOptions) -> None:
-        try:
-            super().__init__(options.host, options.port, options.prefix or None)
-        except OSError:
-            super().__init__(options.host, options.port, options.prefix or None, ipv6=True)
+    def __init__(self, address: Address, options: StatsdOptions) -> None:
+        is_ipv6 = address.family == socket.AF_INET6
+        host = f"{address.host}%{address.scope}" if address.scope else address.host
+        super().__init__(host, options.port, options.prefix or None, ipv6=is_ipv6)
         self._sock.connect(self._addr)
         self._sock.setblocking(False)
 
@@ -42,10 +48,18 @@ class StatsdReporter:
         options: where to send it.
         segment: the shared segment, which has the counters.
         log: the server's logger.
+        resolver: what looks the name of the host up.
     """
 
-    def __init__(self, options: StatsdOptions, segment: Segment, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        options: StatsdOptions,
+        segment: Segment,
+        log: logging.Logger,
+        resolver: Resolver | None = None,
+    ) -> None:
         self._options = options
+        self._resolver = Resolver(_LOOK_UP_TIMEOUT) if resolver is None else resolver
         self._segment = segment
         self._log = log
         self._client: Any = None
@@ -67,10 +81,31 @@ class StatsdReporter:
                 if now < self._retry_at:
                     return
                 self._retry_at = now + _RETRY_INTERVAL
-                self._client = _ConnectedClient(self._options)
+                self._client = self._connected_client()
             self._send(before, totals)
         except (OSError, UnicodeError) as error:
             self._log_failure(error)
+
+    def _connected_client(self) -> _ConnectedClient:
+        """Return a client for the first address that can be connected to. Raises ``OSError``.
+
+        IPv4 comes first, whatever the system prefers: statsd listens on it, and UDP does not
+        tell of an address that nobody listens on.
+        """
+        host = self._options.host
+        literal = literal_address(host)
+        found = [literal] if literal else self._addresses(host)
+        addresses = sorted(found, key=lambda address: address.family == socket.AF_INET6)
+        for address in addresses[:-1]:
+            try:
+                return _ConnectedClient(address, self._options)
+            except OSError:
+                continue  # such as an IPv6 address on a machine without IPv6
+        return _ConnectedClient(addresses[-1], self._options)
+
+    def _addresses(self, name: str) -> Sequence[Address]:
+        with gevent.Timeout(_LOOK_UP_TIMEOUT, NameUnanswered(_LOOK_UP_TIMEOUT)):
+            return self._resolver.addresses(name)
 
     def _send(self, before: Totals, totals: Totals) -> None:
         pipeline = self._client.pipeline()

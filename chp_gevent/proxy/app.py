@@ -35,7 +35,7 @@ from chp_gevent.http.wire import Buffer, RequestHead, ResponseHead, serialise_fi
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.errors import ErrorPages
-from chp_gevent.proxy.exchange import Exchange, may_retry
+from chp_gevent.proxy.exchange import Exchange
 from chp_gevent.proxy.target import Target, joined_path, origin_form, without_prefix
 from chp_gevent.proxy.target_connection import TargetError
 from chp_gevent.proxy.upstream import Upstream
@@ -91,7 +91,8 @@ class ProxyApplication:
         if head.target == HEALTH_PATH:
             start_response("200 OK", [("Content-Type", "application/json")])
             return [_HEALTH]
-        websocket = head.upgrade == "websocket" and head.method == "GET"
+        # With a body it can't be one (RFC 6455, 4.1), and is forwarded as any other request.
+        websocket = head.upgrade == "websocket" and head.method == "GET" and not head.has_body
         self._row[REQUESTS_WS if websocket else REQUESTS_WEB] += 1
         try:
             route = self._find_route(head)
@@ -128,8 +129,8 @@ class ProxyApplication:
     ) -> tuple[Exchange, ResponseHead]:
         """Send a request on and return its exchange and the head of the response.
 
-        A request with a safe method and no body is sent once more when a connection that had
-        been idle breaks before it answers: the target closed it as it was being reused.
+        A request that may be repeated is sent once more when a connection that had been idle
+        breaks before it answers: the target closed it as it was being reused.
         """
         target, pool = self._upstream.target(route.target)
         request = self._request(client, route, target, websocket)
@@ -137,15 +138,15 @@ class ProxyApplication:
             kind = "WS" if websocket else "WEB"
             log.debug("PROXY %s %s to %s", kind, _logged(client.head), route.target)
         timeout = None if websocket else self._options.proxy_timeout
+        on_upload = self._counter(client, route) if client.head.has_body else None
         while True:
-            on_upload = self._counter(client, route) if client.head.has_body else None
             exchange = Exchange(client, pool, timeout, on_upload, self._count_download)
             try:
                 return exchange, exchange.request(request, upgrade=websocket)
             except TargetError as error:
-                stale = exchange.on_reused_connection and not error.answered
-                if not stale or not may_retry(client.head):
+                if not exchange.prepare_repetition(error):
                     raise
+                on_upload = None  # it has been counted
                 pool.close_idle(float("inf"))
                 # Meanwhile the pool may have been closed, as one that nobody uses.
                 _, pool = self._upstream.target(route.target)
@@ -267,6 +268,7 @@ class ProxyApplication:
                 if counts:
                     self._touch(route)
                 yield piece
+                del piece
         except TargetError as error:
             log.error("%s %s: %s", head.method, _logged(head), error)
             raise AnswerCut(str(error)) from error

@@ -60,10 +60,9 @@ class ErrorPages:
                 return self._from_target(self._target, code, request_target)
             except (TargetError, gevent.Timeout) as error:
                 log.error("Failed to get custom error page: %s", error)
-                return _plain(code)
         if self._path is not None:
             return self._from_path(self._path, code)
-        return _default(code)
+        return _plain(code) if self._target is not None else _default(code)
 
     def _from_path(self, path: Path, code: int) -> tuple[Headers, bytes]:
         for name in (f"{code}.html", "error.html"):
@@ -124,4 +123,5 @@ def _plain(code: int) -> tuple[Headers, bytes]:
 def _default(code: int) -> tuple[Headers, bytes]:
     explanation = _EXPLANATIONS.get(code, "Something about this request went wrong.")
     page = _PAGE.format(code=code, reason=REASONS[code], explanation=explanation)
-    return [("Content-Type", "text/html; charset=utf-8")], page.encode()
+    # As CHP's, without a charset: the page tells it.
+    return [("Content-Type", "text/html")], page.encode()

@@ -22,13 +22,23 @@ from chp_gevent.proxy.target_connection import (
     response_body,
 )
 
-# RFC 9110, 9.2.1
-_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+# RFC 9110, 9.2.2
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+
+# Seconds that a target has to say 100 Continue to a client which waits for that; then it gets
+# one from us. Many servers never do (PHP's, WEBrick), and some clients wait for ever.
+_CONTINUE_AFTER = 1.0
+
+# Schemes that authenticate a connection instead of a request (RFC 4559, 6).
+_OF_CONNECTIONS = ("ntlm", "negotiate")
 
 
-def may_retry(head: RequestHead) -> bool:
-    """Whether a request may be sent again when a reused connection turns out to be stale."""
-    return head.method in _SAFE_METHODS and not head.has_body
+def authenticates_connection(head: RequestHead) -> bool:
+    """Whether what carries this request must carry no request of another client any more."""
+    credentials = head.noted.get("authorization")
+    return credentials is not None and any(
+        value.partition(" ")[0].lower() in _OF_CONNECTIONS for value in credentials
+    )
 
 
 class Exchange:
@@ -43,9 +53,12 @@ class Exchange:
     """
 
     __slots__ = (
+        "_body",
         "_client",
         "_connection",
         "_greenlet",
+        "_invitation",
+        "_invited",
         "_on_download",
         "_on_upload",
         "_pool",
@@ -64,18 +77,37 @@ class Exchange:
     ) -> None:
         self._client = client
         self._pool = pool
-        self._connection: TargetConnection = pool.acquire()
+        bound = client.bound
+        self._connection: TargetConnection = (
+            pool.acquire() if bound is None else pool.acquire_bound(client)
+        )
         self._timeout = timeout
         self._on_upload = on_upload
         self._on_download = on_download
         self._upload: Any = None
+        # The body, if it was here as a whole.
+        self._body: bytes | None = None
+        # What will tell a client to send its body.
+        self._invitation: Any = None
+        self._invited = False
         self._greenlet = getcurrent()
         self.over = False
 
-    @property
-    def on_reused_connection(self) -> bool:
-        """Whether the connection had carried requests before."""
-        return self._connection.reused
+    def prepare_repetition(self, error: TargetError) -> bool:
+        """Put the request back, to be sent again; return False if it must not be (RFC 9110, 9.2.2).
+
+        It may be if it is idempotent, all of it is here, and a connection that had been idle
+        broke before anything was answered on it. A target that was silent was no stale connection.
+        """
+        stale = self._connection.reused and not error.answered
+        head = self._client.head
+        if not stale or isinstance(error, TargetTimeout) or head.method not in _IDEMPOTENT:
+            return False
+        if head.has_body:
+            if self._body is None:
+                return False
+            self._client.body.put_back(self._body)
+        return True
 
     # -- there
 
@@ -98,26 +130,35 @@ class Exchange:
         except BaseException:
             self.abandon()
             raise
+        if self._invitation is not None:
+            self._invite_no_more()
         if self._timeout is not None:
             self._stop_expecting()
         return response
 
     def _on_interim(self, response: ResponseHead) -> None:
+        # However long the client takes to read it.
+        self._stop_expecting()
+        if response.status == 100:
+            self._invite_no_more()
+        if response.status != 100 or not self._invited:
+            headers = response_headers(response.fields, response.connection_options)
+            self._client.inform(response.status, response.reason, headers)
         self._expect_target()
-        headers = response_headers(response.fields, response.connection_options)
-        self._client.inform(response.status, response.reason, headers)
 
     def _send(self, head: bytes) -> None:
         if not self._client.head.has_body:
             self._connection.send_head(head)
             return
-        body = self._client.body.take_if_complete()
+        self._body = body = self._client.body.take_if_complete()
         if body is None:
             self._connection.send_head(head)
+            if "expect" in self._client.head.noted:
+                self._invite_in_time()
             self._upload = gevent.spawn(self._send_body)
         elif self._client.head.chunked:
             payload = chunk(body) if body else ()
-            self._connection.send_head(head, *payload, last_chunk(_trailers(self._client)))
+            self._connection.send_head(head, *payload, last_chunk())
         else:
             self._connection.send_head(head, body)
         if body and self._on_upload is not None:
@@ -128,13 +169,17 @@ class Exchange:
         chunked = self._client.head.chunked
         try:
             for piece in self._client.body.pieces():
+                if self._invitation is not None:
+                    self._invite_no_more()
                 self._connection.write(*(chunk(piece) if chunked else (piece,)))
                 if self._on_upload is not None:
                     self._on_upload(len(piece))
                 if self._client.wait_deadline != float("inf"):
                     self._expect_target()
             if chunked:
-                self._connection.write(last_chunk(_trailers(self._client)))
+                # Without the trailers: some servers take them for the next request, and a
+                # sender must know that they are wanted (RFC 9110, 6.5.1; RFC 9112, 7.1.2).
+                self._connection.write(last_chunk())
         except TargetError:
             # The other greenlet learns it by reading, after a response that came early.
             pass
@@ -145,6 +190,21 @@ class Exchange:
     def _interrupt(self, error: BaseException) -> None:
         if not self.over:
             self._greenlet.throw(error)
+
+    def _invite_in_time(self) -> None:
+        self._invitation = gevent.get_hub().loop.timer(_CONTINUE_AFTER)
+        self._invitation.start(self._invite)
+
+    def _invite(self) -> None:
+        self._invite_no_more()
+        if not self.over:
+            self._invited = self._client.invite()
+
+    def _invite_no_more(self) -> None:
+        if self._invitation is not None:
+            self._invitation.stop()
+            self._invitation.close()
+            self._invitation = None
 
     # -- and back
 
@@ -182,6 +242,7 @@ class Exchange:
                 self._stop_expecting()
                 self._on_download(len(piece))
                 yield piece
+                del piece
                 self._expect_target()
             self._stop_expecting()
             self._finish(head, decoder)
@@ -200,7 +261,10 @@ class Exchange:
         sent = upload is None or upload.ready()
         if sent and clean and head.keep_alive and client.body.complete:
             self.over = True
-            self._pool.release(self._connection)
+            if self._connection.bound or authenticates_connection(client.head):
+                self._pool.bind(self._connection, client)
+            else:
+                self._pool.release(self._connection)
         else:
             self.abandon()
 
@@ -218,6 +282,8 @@ class Exchange:
             return
         self.over = True
         self._stop_expecting()
+        if self._invitation is not None:
+            self._invite_no_more()
         if self._upload is not None and not self._upload.ready():
             self._upload.kill(block=False)
             # Half a body must not pass for a whole one, nor wait in buffers to be read.
@@ -246,7 +312,3 @@ def _whole(head: ResponseHead, body: Buffer) -> Iterable[Buffer]:
     if isinstance(body, memoryview):
         return BufferedBody(piece for piece in (body,))
     return [body] if head.section.content_length is not None else iter((body,))
-
-
-def _trailers(client: ClientConnection) -> list[tuple[str, str]]:
-    return trailer_headers(client.body.trailers)

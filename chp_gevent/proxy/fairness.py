@@ -30,10 +30,18 @@ class FairShare:
     def __init__(self, row: memoryview[int], others: Sequence[memoryview[int]]) -> None:
         self._row = row
         self._others = others
+        self._serving: Sequence[memoryview[int]] = others
         # The worker that was last left a connection, and how many it had.
         self._left_to: tuple[int, int] | None = None
         # Connections to take before the next pause, of how many.
         self._left, self._turn = 0, 1
+
+    def look_around(self) -> None:
+        """Take note of which of the others serve; called once a second.
+
+        Reloads leave rows of workers that drain or have ended between those that serve.
+        """
+        self._serving = [row for row in self._others if row[ACCEPTING]]
 
     def pause(self, full: bool = False) -> float:
         """Return for how many seconds to leave the next connection to others; mostly 0.
@@ -49,7 +57,7 @@ class FairShare:
         fewest = min(
             (
                 (_connections(row), number)
-                for number, row in enumerate(self._others)
+                for number, row in enumerate(self._serving)
                 if row[ACCEPTING]
             ),
             default=None,

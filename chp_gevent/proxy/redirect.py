@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import quote
 
-HTTPS_PORT = 443
-
-# Everything that a request target may have in it but non-ASCII bytes.
-_KEPT = "".join(map(chr, range(0x21, 0x7F)))
+from chp_gevent.http.https_location import HTTPS_PORT, https_location
 
 
 class Redirect:
@@ -36,22 +32,6 @@ class Redirect:
         if host is None:
             start_response("400 Bad Request", [])
             return [self._no_host]
-        location = f"https://{_without_port(host)}{self._port}{_path(environ['RAW_URI'])}"
+        location = https_location(host, self._port, environ["RAW_URI"])
         start_response("301 Moved Permanently", [("Location", location)])
         return []
-
-
-def _without_port(host: str) -> str:
-    """Return the host of a Host header; CHP takes the first colon, also that of ``[::1]``."""
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.partition(":")[0]
-
-
-def _path(target: str) -> str:
-    """Return path and query of a request target, whatever its form (RFC 9112, 3.2)."""
-    if not target.startswith("/"):
-        # Absolute-form, or "*", which CHP sticks to the host as they are.
-        _, _, rest = target.partition("://")
-        target = "/" + rest.partition("/")[2]
-    return quote(target, safe=_KEPT, encoding="latin-1")

@@ -113,6 +113,10 @@ class WorkerHooks(ServerHooks):
         self._row[ACCEPTING] = accepting
         self._row[CAME_UP] = 1
 
+    def look_around(self) -> None:
+        """Take note of the workers that serve; called once a second."""
+        self._share.look_around()
+
     def pause_before_accepting(self, full: bool) -> float:
         """See ``ServerHooks``."""
         return self._share.pause(full)

@@ -60,8 +60,21 @@ def parse_target(url: str) -> Target:
         socket_path = unquote(parts.netloc, errors="surrogateescape")
         return Target(url, scheme, socket_path, default_port, path or "/", "localhost")
     host = parts.hostname or ""
+    if ":" in host:
+        host = _with_plain_zone(host)
     port = parts.port or default_port
-    return Target(url, scheme, host, port, path or "/", origin_host(scheme, host, port))
+    # The interface of a link-local address means nothing to the target (RFC 6874, 4).
+    origin = origin_host(scheme, host.partition("%")[0], port)
+    return Target(url, scheme, host, port, path or "/", origin)
+
+
+def _with_plain_zone(host: str) -> str:
+    """Return an IPv6 address whose interface is as the system has it: ``fe80::1%eth0``.
+
+    In a URL the mark is written ``%25`` (RFC 6874, 2); many write ``%`` all the same.
+    """
+    address, mark, zone = host.partition("%")
+    return address + mark + (zone[2:] if zone.startswith("25") and len(zone) > 2 else zone)
 
 
 def origin_form(request_target: str, method: str) -> str:

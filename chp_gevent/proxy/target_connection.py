@@ -1,23 +1,25 @@
 """A connection to a target, and what is read from it.
 
-It is urllib3's, which resolves names, connects and does TLS; a request is written and its
+It is urllib3's, which does TLS; ``connecting`` makes it, and a request is written and its
 response read here. Imported in workers only, after monkey patching.
 """
 
 from __future__ import annotations
 
-import _socket
 import select
-import socket
+import ssl
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
 from gevent.monkey import get_original
+from gevent.ssl import SSLSocket
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError
 
+from chp_gevent.http.body import receive_piece
 from chp_gevent.http.framing import BodyDecoder, body_decoder
 from chp_gevent.http.section import IncompleteMessage, WireError
 from chp_gevent.http.stream import COPIED, NO_DESCRIPTORS, Stream
@@ -25,15 +27,19 @@ from chp_gevent.http.tls_stream import wrap
 from chp_gevent.http.wire import (
     HEAD_END,
     Buffer,
+    PartialHead,
     ResponseHead,
-    has_bare_line_feed,
     parse_response_head,
 )
+from chp_gevent.names.resolver import NameUnanswered
+from chp_gevent.proxy.connecting import Connector, Sock, connect_to_unix
+from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure
+from chp_gevent.tls import describe_failure
 
-# Seconds; Traefik's 30. Node CHP has no limit of its own and waits for the kernel's (127).
-CONNECT_TIMEOUT = 30.0
 # What a target's header section may have; Node's limit is 16 KB, tornado's 64 KB.
 MAX_RESPONSE_HEAD = 131072
+# What every response begins with (RFC 9112, 4).
+_VERSION = b"HTTP/1."
 # Interim responses (1xx) before the final one; one or two are usual.
 MAX_INTERIM = 100
 
@@ -41,16 +47,24 @@ MAX_INTERIM = 100
 class TargetError(Exception):
     """A target that can't be reached, or that broke off; ``str()`` is the reason.
 
-    ``answered`` says whether any byte of a response had come.
+    ``answered`` says whether any byte of a response had come, ``kind`` what was wrong in a word.
     """
 
-    def __init__(self, reason: str, *, answered: bool = False) -> None:
+    kind = FailureKind.OTHER
+
+    def __init__(
+        self, reason: str, *, answered: bool = False, kind: FailureKind | None = None
+    ) -> None:
         super().__init__(reason)
         self.answered = answered
+        if kind is not None:
+            self.kind = kind
 
 
 class TargetTimeout(TargetError):
     """A target that was silent for ``--proxy-timeout``."""
+
+    kind = FailureKind.TIMEOUT
 
 
 class TargetConnection(HTTPConnection):
@@ -59,58 +73,63 @@ class TargetConnection(HTTPConnection):
     stream: Stream | None = None
     reused = False
     idle_since = 0.0
+    # The pool's ``epoch`` when the connection was made.
+    epoch = 0
+    # The pool, if the connection is one client's alone.
+    bound: Any = None
+    connector: Connector
     # Closes idle connections, whatever their target.
     make_room: Callable[[], None]
+    _stage = Stage.CONNECT
     _received: Buffer = b""
     _poller: Any = None
 
     def connect(self) -> None:
-        """Connect, and with TLS shake hands. Raises ``TargetError``.
+        """Connect, and with TLS shake hands, within ``--connect-timeout``. Raises ``TargetError``.
 
         When descriptors have run out, those of idle connections are given up for this one.
         """
+        started = time.monotonic()
+        limit = gevent.Timeout.start_new(self.connector.timeout)
         try:
             try:
-                super().connect()
-            except (HTTPError, OSError) as error:
-                if not _out_of_descriptors(error):
+                self._connect()
+            except OSError as error:
+                if error.errno not in NO_DESCRIPTORS:
                     raise
                 self.make_room()
-                super().connect()
-        except ConnectTimeoutError as error:
-            raise TargetError(f"{self._address}: connecting timed out") from error
+                self._connect()
+        except gevent.Timeout as expired:
+            if expired is not limit:
+                raise
+            raise self._unreached(*expiry(self._stage, self.connector.timeout)) from expired
+        except NameUnanswered as error:
+            raise self._unreached(FailureKind.NAME, str(error)) from error
         except (HTTPError, OSError, ValueError) as error:
-            raise TargetError(f"{self._address}: {_connect_failure(error)}") from error
-        if getattr(self.sock, "_sslobj", None) is None:
-            # The descriptor in its plainest wrapper: gevent's socket is not needed any more.
-            self.sock = _socket.socket(fileno=self.sock.detach())
-            self.sock.setblocking(False)
+            seconds = time.monotonic() - started
+            raise self._unreached(*failure(error, self._stage, seconds)) from error
+        finally:
+            limit.close()
         self.stream = wrap(self.sock, gevent.get_hub())
         self._poller = get_original("select", "poll")()
         self._poller.register(self.sock.fileno(), select.POLLIN)
+
+    def _connect(self) -> None:
+        self._stage = Stage.CONNECT
+        super().connect()
+
+    def _unreached(self, kind: FailureKind, reason: str) -> TargetError:
+        return TargetError(f"{self._address}: {reason}", kind=kind)
 
     @property
     def _address(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def _new_conn(self) -> Any:
-        if not _is_literal(self._dns_host):
-            return super()._new_conn()
-        # A literal address needs no resolver (which is a thread pool: 100 µs).
-        family = socket.AF_INET6 if ":" in self._dns_host else socket.AF_INET
-        sock = gevent_socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(CONNECT_TIMEOUT)
-            for option in self.socket_options or ():
-                sock.setsockopt(*option)
-            sock.connect((self._dns_host, self.port))
-        except TimeoutError as error:
-            sock.close()
-            raise ConnectTimeoutError(self, str(error)) from error
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return self.connector.connect(self._dns_host, self.port, self._enter)
+
+    def _enter(self, stage: Stage) -> None:
+        self._stage = stage
 
     @property
     def is_connected(self) -> bool:
@@ -149,7 +168,7 @@ class TargetConnection(HTTPConnection):
             else:
                 stream.write_all(*parts)
         except OSError as error:
-            raise TargetError(_break_off(error)) from error
+            raise _break_off(error) from error
 
     def read_response(
         self, method: str, on_interim: Callable[[ResponseHead], None]
@@ -164,7 +183,11 @@ class TargetConnection(HTTPConnection):
         while True:
             end = received.find(HEAD_END)
             if end < 0:
-                received = self._more_head(received)
+                received = (
+                    self._rest_of_head(received)
+                    if received
+                    else self._receive_head(answered=interim > 0)
+                )
                 continue
             if end > MAX_RESPONSE_HEAD:
                 raise _head_too_large()
@@ -182,24 +205,44 @@ class TargetConnection(HTTPConnection):
             if interim > MAX_INTERIM:
                 raise TargetError("malformed response: no end of interim ones", answered=True)
             on_interim(head)
+            self.stream.give_way()  # type: ignore[union-attr]
 
-    def _more_head(self, received: bytes) -> bytes:
-        if received and has_bare_line_feed(received):
-            raise TargetError("malformed response: bare line feed", answered=True)
-        if len(received) > MAX_RESPONSE_HEAD:
-            raise _head_too_large()
+    def _rest_of_head(self, received: bytes) -> bytes:
+        """Return what is received until a head is complete, and with it what was before."""
+        head = PartialHead(received)
+        while not head.complete:
+            if not head.received.startswith(_VERSION[: len(head.received)]):
+                # What speaks another protocol may wait for us now, and for ever.
+                raise TargetError("malformed response: no HTTP/1 server", answered=True)
+            if head.bare_line_feed:
+                raise TargetError("malformed response: bare line feed", answered=True)
+            if len(head.received) > MAX_RESPONSE_HEAD:
+                raise _head_too_large()
+            head.add(self._receive_head(answered=True))
+        return bytes(head.received)
+
+    def _receive_head(self, *, answered: bool = False) -> bytes:
+        """Wait for the beginning of a head, or for more of one that is ``answered`` in part."""
         try:
             data = self.stream.read_next()  # type: ignore[union-attr]
         except OSError as error:
-            raise TargetError(_break_off(error), answered=bool(received)) from error
+            raise _break_off(error, answered=answered) from error
         if not data:
-            raise TargetError("target closed the connection", answered=bool(received))
-        return received + data if received else data
+            raise TargetError("target closed the connection", answered=answered)
+        return data
 
     def take_received(self) -> Buffer:
         """Return, and forget, what came behind the head of the response; a view if it is much."""
         received, self._received = self._received, b""
         return received
+
+    def rest(self) -> None:
+        """Be idle: what arrives now, be it the end, closes the connection."""
+        stream = self.stream
+        if stream is not None:
+            stream.on_unread = self.close
+            stream.watch()
+            self.idle_since = time.monotonic()
 
     def reset(self) -> None:
         """Close the connection so that the target sees an error."""
@@ -219,6 +262,12 @@ class TargetConnection(HTTPConnection):
 class TLSTargetConnection(TargetConnection, HTTPSConnection):
     """A connection to an ``https`` target."""
 
+    def _new_conn(self) -> Any:
+        sock: Sock = super()._new_conn()
+        self._stage = Stage.HANDSHAKE
+        # What urllib3 wraps, and what waits in the handshake.
+        return gevent_socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+
 
 class UnixTargetConnection(TargetConnection):
     """A connection to an ``http+unix`` target; the host is the path of the socket."""
@@ -228,14 +277,28 @@ class UnixTargetConnection(TargetConnection):
         return self._dns_host
 
     def _new_conn(self) -> Any:
-        sock = gevent_socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(CONNECT_TIMEOUT)
+        return connect_to_unix(self._dns_host)
+
+
+class _ClosingSocket(SSLSocket):
+    """Closes when its handshake is broken off: gevent's does so after an ``OSError`` only."""
+
+    def do_handshake(self) -> None:  # type: ignore[override]
+        """As that of ``SSLSocket``."""
         try:
-            sock.connect(self._dns_host)
+            super().do_handshake()
         except BaseException:
-            sock.close()
+            self.close()
             raise
-        return sock
+
+
+def closing_when_broken_off(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Have the sockets of a context close when a timeout, or a client that left, interrupts them.
+
+    Nobody else could: while it shakes hands, urllib3 has not been given the socket yet.
+    """
+    context.sslsocket_class = _ClosingSocket
+    return context
 
 
 def response_body(head: ResponseHead, received: Buffer) -> tuple[BodyDecoder, Buffer]:
@@ -261,13 +324,15 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Bu
     assert stream is not None
     try:
         while not decoder.done:
-            data = stream.read()
-            if data:
-                body = decoder.feed(data)
-                if body:
-                    yield body
-            else:
+            piece = receive_piece(stream, decoder)
+            if piece:
+                yield piece
+            elif piece is None:
                 decoder.end()
+                if stream.was_cut:
+                    # RFC 9112, 9.8: only the peer's close_notify says that this was the end.
+                    raise IncompleteMessage("TLS ended without close_notify")
+            del piece
     except (OSError, IncompleteMessage) as error:
         raise TargetError(f"response cut short: {error}", answered=True) from error
     except WireError as error:
@@ -278,21 +343,10 @@ def _head_too_large() -> TargetError:
     return TargetError("malformed response: header section too large", answered=True)
 
 
-def _is_literal(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-def _out_of_descriptors(error: BaseException) -> bool:
-    return getattr(error.__cause__ or error, "errno", None) in NO_DESCRIPTORS
-
-
-def _connect_failure(error: BaseException) -> str:
-    if isinstance(error, NewConnectionError) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error) or type(error).__name__
-
-
-def _break_off(error: OSError) -> str:
-    return f"target broke off: {error.strerror or error}"
+def _break_off(error: OSError, *, answered: bool = False) -> TargetError:
+    if isinstance(error, ssl.SSLError):
+        # With TLS 1.3, a target says only now that it wants another certificate, or one at all.
+        reason, kind = describe_failure(error), FailureKind.TLS
+    else:
+        reason, kind = str(error.strerror or error), FailureKind.OTHER
+    return TargetError(f"target broke off: {reason}", answered=answered, kind=kind)

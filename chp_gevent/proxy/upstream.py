@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import queue
 import ssl
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 
+from chp_gevent.http.connection import ClientConnection
+from chp_gevent.proxy.connecting import Connector
 from chp_gevent.proxy.target import Target, parse_target
 from chp_gevent.proxy.target_connection import (
-    CONNECT_TIMEOUT,
     TargetConnection,
     TargetError,
     TLSTargetConnection,
     UnixTargetConnection,
+    closing_when_broken_off,
 )
 
 # Idle connections kept per target and worker, and for how many seconds. Node keeps 256, but with
@@ -57,7 +58,12 @@ class _IdleConnections:
 class _PoolMixin:
     QueueCls: Any = _IdleConnections
     pool: Any
+    connector: Connector
     make_room: Callable[[], None]
+    # Raised when a route to the target goes: from then on another server may have its port.
+    epoch = 0
+    # Connections that are clients' own.
+    bound: frozenset[TargetConnection] = frozenset()
 
     def acquire(self) -> TargetConnection:
         """Return an idle connection, or a new one that connects on its first use.
@@ -76,16 +82,17 @@ class _PoolMixin:
                 return connection
             connection.close()
         connection = self._new_conn()  # type: ignore[attr-defined]
+        connection.epoch = self.epoch
+        connection.connector = self.connector
         connection.make_room = self.make_room
         return connection
 
     def release(self, connection: TargetConnection) -> None:
         """Take a connection back whose response has been read to its end."""
-        stream = connection.stream
-        if stream is not None:
-            stream.on_unread = connection.close
-            stream.watch()
-            connection.idle_since = time.monotonic()
+        if connection.epoch != self.epoch:
+            connection.close()
+            return
+        connection.rest()
         pool = self.pool
         if pool is not None and len(pool.connections) < MAX_IDLE:
             pool.connections.append(connection)  # what _put_conn would do, 0.5 µs sooner
@@ -93,9 +100,14 @@ class _PoolMixin:
             self._put_conn(connection)  # type: ignore[attr-defined]
 
     def close_idle(self, before: float) -> int:
-        """Close what has been idle since ``before`` (monotonic); return how many remain."""
+        """Close what has been idle since ``before`` (monotonic); return how many remain.
+
+        Those that are clients' own count, and end with their clients.
+        """
         if self.pool is None:
             return 0
+        if self.bound:
+            self.bound = frozenset(each for each in self.bound if each.stream is not None)
         kept = []
         for connection in self.pool.connections:
             if connection.stream is not None and connection.idle_since > before:
@@ -103,7 +115,34 @@ class _PoolMixin:
             else:
                 connection.close()
         self.pool.connections = kept
-        return len(kept)
+        return len(kept) + len(self.bound)
+
+    def bind(self, connection: TargetConnection, client: ClientConnection) -> None:
+        """Keep a connection for one client alone, until that leaves: it carries its identity.
+
+        For authentication of connections (NTLM, Negotiate), which HTTP knows nothing of.
+        """
+        connection.bound = self
+        connection.rest()
+        self.bound |= {connection}
+        client.bound = connection
+
+    def acquire_bound(self, client: ClientConnection) -> TargetConnection:
+        """As :meth:`acquire`, for a client that has a connection of its own."""
+        connection: TargetConnection = client.bound
+        client.bound = None
+        usable = connection.bound is self and connection.epoch == self.epoch
+        if usable and connection.is_connected:
+            connection.stream.on_unread = None  # type: ignore[union-attr]
+            connection.reused = True
+            return connection
+        connection.close()
+        return self.acquire()
+
+    def retire(self) -> None:
+        """Close what is idle now, and what is in use when it has been used."""
+        self.epoch += 1
+        self.close_idle(float("inf"))
 
 
 class TargetPool(_PoolMixin, HTTPConnectionPool):
@@ -133,15 +172,16 @@ class UnixTargetPool(_PoolMixin, HTTPConnectionPool):
 class Upstream:
     """All targets of a worker and the pools of connections to them.
 
-    ``tls`` is the context of connections to ``https`` targets.
+    ``tls`` is the context of connections to ``https`` targets, ``connect_timeout`` the limit for
+    connecting in seconds.
     """
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, connect_timeout: float) -> None:
+        self._connector = Connector(connect_timeout)
         self._manager = PoolManager(
             num_pools=10_000,
-            timeout=CONNECT_TIMEOUT,
             retries=False,
-            ssl_context=tls,
+            ssl_context=closing_when_broken_off(tls),
         )
         self._manager.pool_classes_by_scheme = {
             "http": TargetPool,
@@ -151,7 +191,6 @@ class Upstream:
         self._targets: dict[str, tuple[Target, Any]] = {}
         # How many of the targets each pool serves: all of one scheme, host and port.
         self._shares: Counter[Any] = Counter()
-        self._retired: dict[str, float] = {}
 
     def target(self, url: str) -> tuple[Target, Any]:
         """Return the parsed target of ``url`` and its pool. Raises ``TargetError``."""
@@ -159,40 +198,45 @@ class Upstream:
         if found is None:
             try:
                 target = parse_target(url)
+                pool = self._pool(target)
             except ValueError as error:
                 raise TargetError(str(error)) from error
-            pool = self._manager.connection_from_pool_key(
-                _pool_key(target),  # type: ignore[arg-type]
-                {
-                    **self._manager.connection_pool_kw,
-                    "scheme": target.scheme,
-                    "host": target.host,
-                    "port": target.port,
-                },
-            )
-            pool.make_room = self._close_all_idle  # type: ignore[attr-defined]
             found = self._targets[url] = (target, pool)
             self._shares[pool] += 1
         return found
 
-    def retire(self, url: str) -> None:
-        """Take note that a route to a target is gone.
+    def _pool(self, target: Target) -> Any:
+        """Return the pool of a target. Raises ``ValueError`` (urllib3 dislikes the host)."""
+        # In brackets urllib3 takes "fe80::1%eth0" for what it is.
+        host = f"[{target.host}]" if _is_ipv6(target) else target.host
+        pool: Any = self._manager.connection_from_pool_key(
+            _pool_key(target),  # type: ignore[arg-type]
+            {
+                **self._manager.connection_pool_kw,
+                "scheme": target.scheme,
+                "host": host,
+                "port": target.port,
+            },
+        )
+        pool.connector = self._connector
+        pool.make_room = self._close_all_idle
+        return pool
 
-        Connections that are idle since then are closed by the next :meth:`close_idle`; those
-        that requests of other routes have used meanwhile are kept.
+    def retire(self, url: str) -> None:
+        """Take note that a route to a target is gone: its connections carry no more requests.
+
+        Whoever listens on its port next is somebody else, while the old server may still hold
+        its connections. Other routes to the same target connect anew.
         """
-        if url in self._targets:
-            self._retired[url] = time.monotonic()
+        found = self._targets.get(url)
+        if found is not None:
+            found[1].retire()
 
     def close_idle(self, now: float) -> None:
-        """Close connections that nobody needs; called every second.
-
-        Those idle for ``IDLE_SECONDS``, and those idle since their route is gone.
-        """
+        """Close connections that have been idle for ``IDLE_SECONDS``; called every second."""
         for url, (_, pool) in list(self._targets.items()):
-            if not pool.close_idle(self._retired.get(url, now - IDLE_SECONDS)):
+            if not pool.close_idle(now - IDLE_SECONDS):
                 self._forget(url)
-        self._retired.clear()
 
     def _close_all_idle(self) -> None:
         for pool in list(self._shares):
@@ -210,6 +254,10 @@ class Upstream:
         """Close all idle connections."""
         for url in list(self._targets):
             self._forget(url)
+
+
+def _is_ipv6(target: Target) -> bool:
+    return ":" in target.host and target.scheme != "http+unix"
 
 
 def _pool_key(target: Target) -> tuple[str, str, int]:

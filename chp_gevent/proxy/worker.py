@@ -133,6 +133,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
+        from chp_gevent.proxy.https_only import HttpsOnly
         from chp_gevent.proxy.serving import WorkerHooks, redirect_server, server_settings
         from chp_gevent.proxy.upgrades import Upgrades
         from chp_gevent.proxy.upstream import Upstream
@@ -145,7 +146,7 @@ class ProxyWorker(GeventWorker):
         reset_gauges(row)
         row[PID] = os.getpid()
         row[STARTS] += 1
-        self.upstream = upstream = Upstream(self.tls.targets)
+        self.upstream = upstream = Upstream(self.tls.targets, self.options.proxy.connect_timeout)
 
         def retire(route: Route) -> None:
             upstream.retire(route.target)
@@ -154,7 +155,7 @@ class ProxyWorker(GeventWorker):
         self.subscriber = Subscriber(self.segment, self.journal, table, retire)
         self.subscriber.catch_up()
         upgrades = Upgrades(self.segment, row)
-        proxy = ProxyApplication(
+        proxy: Any = ProxyApplication(
             self.options.proxy,
             table,
             self.subscriber,
@@ -163,10 +164,12 @@ class ProxyWorker(GeventWorker):
             upstream,
             upgrades.hand_over,
         )
+        if self.options.proxy.https_port is not None:
+            proxy = HttpsOnly(proxy, self.options.proxy.https_port, row)
         wsgi.install(proxy)
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
-        hooks = WorkerHooks(row, self._other_rows())
+        self.hooks = hooks = WorkerHooks(row, self._other_rows())
         look_after(gevent.get_hub(), hooks.log)
         settings = server_settings(self.options, self.tls.public)
         self.server = HTTPServer(app, settings, self.sockets, hooks)
@@ -175,10 +178,10 @@ class ProxyWorker(GeventWorker):
             self.redirect = redirect_server(self.options, self.redirect_sockets)
 
     def _other_rows(self) -> list[memoryview[int]]:
-        """Return the rows of the other workers, and those that a reload may put there."""
+        """Return the rows that other workers have, or may have after reloads."""
         if self.options.workers == 1:
             return []
-        rows = range(min(2 * self.options.workers, self.segment.rows - 1))
+        rows = range(self.segment.rows - 1)
         return [self.segment.row(index) for index in rows if index != self.row_index]
 
     def run(self) -> None:
@@ -241,6 +244,7 @@ class ProxyWorker(GeventWorker):
     def _beat(self) -> None:
         self.notify()
         logs.tell_losses()
+        self.hooks.look_around()
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()
         self.upstream.close_idle(time.monotonic())

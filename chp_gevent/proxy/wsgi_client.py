@@ -36,6 +36,9 @@ class WSGIBody:
         """Return an empty body, or None when there is something to read."""
         return b"" if self.complete else None
 
+    def put_back(self, body: bytes) -> None:
+        """Take back the empty body that :meth:`take_if_complete` has given."""
+
     def pieces(self) -> Iterator[bytes]:
         """Yield the body piece by piece. Raises ``ClientGone`` when it ends too early."""
         while self._left != 0:
@@ -64,6 +67,19 @@ class WSGIClient:
         self.peer = peer
         self.response_trailers: Headers = []
         self.prepared: AnswerFields | None = None
+
+    @property
+    def bound(self) -> None:
+        """Nothing: who sends the next request of a connection is not known here."""
+
+    @bound.setter
+    def bound(self, connection: Any) -> None:
+        if connection is not None:
+            connection.close()
+
+    def invite(self) -> bool:
+        """Do nothing: that is the server's business."""
+        return False
 
     def inform(self, status: int, reason: str, headers: Headers) -> None:
         """Drop an interim response: WSGI has no way for it."""

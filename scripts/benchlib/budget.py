@@ -1,4 +1,4 @@
-"""What this proxy may cost beside its peers: the ratios that a change must not go beyond."""
+"""What this proxy may cost, and whom it may keep waiting: what a change must not go beyond."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ BUDGET: dict[str, dict[str, float]] = {
     "api-add-1000": {"chp": 1.0},
     "api-add-10000": {"chp": 1.0},
     "api-add-100000": {"chp": 1.0},
+}
+
+# By row and contender: p99 of ours divided by theirs, in the same run.
+BUDGET_TAIL: dict[str, dict[str, float]] = {
+    "beside-bulk": {"traefik": 1.25},
+    "beside-bulk-tls": {"traefik": 1.25},
+}
+
+# By row: the figure of ours that counts, and its milliseconds at most.
+BUDGET_MS: dict[str, tuple[str, float]] = {
+    "beside-tiny-chunks": ("p99_ms", 50.0),
+    "restart-worker": ("p50_ms", 150.0),
+    "restart-management": ("p50_ms", 120.0),
 }
 
 # Rows of one contender beside another row of its own, in the same round: CPU, ours at most.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchlib import processes
+from benchlib.beside import beside_cases
 from benchlib.definitions import Case, Measurement, Row, Surroundings, Timing
 from benchlib.loads import (
     Load,
@@ -17,29 +18,19 @@ from benchlib.loads import (
     idle_websockets,
     route_changes,
 )
+from benchlib.new_worker import new_worker_case
 from benchlib.processes import BenchError
 from benchlib.proxies import Contender, RunningProxy, Setup
+from benchlib.restarts import restart_cases
 from benchlib.routes_api import RoutesApi, route_name
 from benchlib.targets import MB
-
-Work = Callable[[RunningProxy, float], Load]
-
-WARM_UP_LIMIT = 5.0  # the warm-up takes at most so many times as long as on an idle machine
+from benchlib.warming import Work, warm_up
 
 
 def measure(around: Surroundings, proxy: RunningProxy, row: str, work: Work) -> Measurement:
     """Warm up, then measure the CPU that the proxy spends while the work is done."""
-    _warm_up(around.timing, proxy, work)
+    warm_up(around.timing, proxy, work)
     return _measure_warm(around, proxy, row, work)
-
-
-def _warm_up(timing: Timing, proxy: RunningProxy, work: Work) -> None:
-    """Load until the proxy has spent ``warm_up`` seconds of CPU: on a busy machine some seconds
-    of time are too little for a just-in-time compiler."""
-    enough = proxy.cpu() + timing.warm_up
-    end = time.monotonic() + WARM_UP_LIMIT * timing.warm_up
-    while proxy.cpu() < enough and time.monotonic() < end:
-        work(proxy, 1.0)
 
 
 def _measure_warm(around: Surroundings, proxy: RunningProxy, row: str, work: Work) -> Measurement:
@@ -306,6 +297,7 @@ def all_cases(timing: Timing) -> list[Case]:
         Case(
             "routes-static", (), _big_static_table, lambda contender: not contender.has_api, 300.0
         ),
+        new_worker_case(timing),
         Case(
             "workers",
             tuple(
@@ -321,4 +313,6 @@ def all_cases(timing: Timing) -> list[Case]:
             lambda contender: contender.has_workers,
             seconds=300.0,
         ),
+        *beside_cases(),
+        *restart_cases(),
     ]

@@ -22,6 +22,8 @@ class Timing:
         tunnels: idle WebSockets that are opened.
         tables: sizes of the routing table.
         api_calls: adds and deletes that are timed at each size.
+        steady: length of a measurement of requests on a schedule: of 500, the 99th percentile
+            leaves five out, not a single odd one.
     """
 
     warm_up: float = 1.5
@@ -30,6 +32,7 @@ class Timing:
     tunnels: int = 5000
     tables: tuple[int, ...] = (1_000, 10_000, 100_000)
     api_calls: int = 2000
+    steady: float = 10.0
 
     @property
     def big_table(self) -> int:
@@ -37,7 +40,7 @@ class Timing:
         return self.tables[-1]
 
 
-QUICK = Timing(0.5, 1.5, 1.5, 1000, (1_000, 10_000), 500)
+QUICK = Timing(0.5, 1.5, 1.5, 1000, (1_000, 10_000), 500, 4.0)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Measurement:
         row: identity of the row.
         cpu_us: microseconds of CPU of the whole process tree for a unit, or None.
         memory: bytes: of the whole tree after the work, or for one unit (idle tunnels).
+        p50_ms, p99_ms: latency; infinite where fewer units than that were done.
+        broke: what did not hold, in words: units that failed, a proxy that ended.
         extra: further figures by name, already in words.
     """
 
@@ -68,16 +73,24 @@ class Measurement:
     p99_ms: float | None = None
     memory: float | None = None
     note: str = ""
+    broke: str = ""
     extra: dict[str, str] = field(default_factory=dict)
+
+
+# Where the latency of a row stands in the report: what it means depends on how it was loaded.
+FULL_LOAD = "full load"
+BESIDE = "beside"
+RESTARTS = "restarts"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the report: its identity, its title, what its unit is."""
+    """A line of the report: its identity, its title, what its unit is, what its latency is."""
 
     key: str
     title: str
     unit: str
+    latency: str = FULL_LOAD
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,12 @@ class Upload:
 
     size: int
     connections: int
+    path: str = "/upload"
 
     def __call__(self, proxy: RunningProxy, seconds: float) -> Load:
         """Run it; raises BenchError when an upload fails."""
-        arguments = [proxy.place.port, self.connections, self.size, seconds]
-        return _program(["upload_client.py", "127.0.0.1", *arguments], seconds)
+        arguments = [proxy.url(self.path), self.connections, self.size, seconds]
+        return _program(["upload_client.py", *arguments], seconds)
 
 
 @dataclass(frozen=True)

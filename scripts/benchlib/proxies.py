@@ -36,12 +36,14 @@ class Setup:
         routes: number of further routes (``/user/u000000`` …) to the same target.
         tls: HTTPS towards clients.
         workers: worker processes, where the proxy has any.
+        elsewhere: first segment of paths that lead to another target, and its port.
     """
 
     target: int
     routes: int = 0
     tls: bool = False
     workers: int = 1
+    elsewhere: tuple[tuple[str, int], ...] = ()
 
     @property
     def target_url(self) -> str:
@@ -123,14 +125,22 @@ class Contender(ABC):
             )
             try:
                 wait_until(lambda: _answers(proxy), seconds, self.title, process)
-                if api is not None and setup.routes and api.add(0, setup.routes, setup.target_url):
-                    raise BenchError("a route could not be added")
+                if api is not None:
+                    _add_routes(api, setup)
                 yield proxy
             except BenchError as error:
                 raise BenchError(f"{error}{_last_line(log)}") from error
             finally:
                 if api is not None:
                     api.close()
+
+
+def _add_routes(api: RoutesApi, setup: Setup) -> None:
+    wrong = api.add(0, setup.routes, setup.target_url)
+    for segment, port in setup.elsewhere:
+        wrong += api.call("POST", f"/{segment}", {"target": f"http://127.0.0.1:{port}"})[0] != 201
+    if wrong:
+        raise BenchError("a route could not be added")
 
 
 def _answers(proxy: RunningProxy) -> bool:
@@ -239,15 +249,20 @@ class Traefik(GoProxy):
     def _dynamic(setup: Setup, place: Place) -> Iterator[str]:
         yield "http:"
         yield "  services:"
-        yield f'    target: {{loadBalancer: {{servers: [{{url: "{setup.target_url}"}}]}}}}'
+        services = {"target": setup.target, **dict(setup.elsewhere)}
+        for name, port in services.items():
+            url = f"http://127.0.0.1:{port}"
+            yield f'    {name}: {{loadBalancer: {{servers: [{{url: "{url}"}}]}}}}'
         yield "  routers:"
         tls = ", tls: {}" if setup.tls else ""
-        rules = {"default": "PathPrefix(`/`)"}
+        rules = {"default": ("/", "target")}
         rules |= {
-            f"r{number}": f"PathPrefix(`{route_name(number)}/`)" for number in range(setup.routes)
+            f"r{number}": (f"{route_name(number)}/", "target") for number in range(setup.routes)
         }
-        for name, rule in rules.items():
-            yield f'    {name}: {{rule: "{rule}", service: target, entryPoints: [web]{tls}}}'
+        rules |= {segment: (f"/{segment}/", segment) for segment, _ in setup.elsewhere}
+        for name, (prefix, service) in rules.items():
+            rule = f"PathPrefix(`{prefix}`)"
+            yield f'    {name}: {{rule: "{rule}", service: {service}, entryPoints: [web]{tls}}}'
         if setup.tls:
             pair = place.tools.certificate()
             yield "tls:"
@@ -290,9 +305,11 @@ class Caddy(GoProxy):
         if setup.tls:
             pair = place.tools.certificate()
             yield f"  tls {pair.cert} {pair.key}"
-        for number in range(setup.routes):
-            yield f"  handle {route_name(number)}/* {{"
-            yield f"    reverse_proxy 127.0.0.1:{setup.target}"
+        places = [(route_name(number), setup.target) for number in range(setup.routes)]
+        places += [(f"/{segment}", port) for segment, port in setup.elsewhere]
+        for prefix, port in places:
+            yield f"  handle {prefix}/* {{"
+            yield f"    reverse_proxy 127.0.0.1:{port}"
             yield "  }"
         yield "  handle {"
         yield f"    reverse_proxy 127.0.0.1:{setup.target}"
@@ -310,10 +327,7 @@ http {{
   client_body_temp_path {folder}/p1; proxy_temp_path {folder}/p2; fastcgi_temp_path {folder}/p3;
   uwsgi_temp_path {folder}/p4; scgi_temp_path {folder}/p5;
   map $http_upgrade $connection_header {{ default upgrade; "" ""; }}
-  upstream target {{
-    server 127.0.0.1:{target};
-    keepalive 128; keepalive_requests 1000000000;
-  }}
+{upstreams}
   server {{
     listen 127.0.0.1:{port} backlog=4096 {ssl};
     {certificate}
@@ -333,6 +347,13 @@ http {{
 """
 
 
+NGINX_UPSTREAM = """
+  upstream {name} {{
+    server 127.0.0.1:{port};
+    keepalive 128; keepalive_requests 1000000000;
+  }}"""
+
+
 class Nginx(Contender):
     """nginx: what a proxy in C with static routes needs, hence the limit."""
 
@@ -346,14 +367,20 @@ class Nginx(Contender):
         if setup.tls:
             pair = place.tools.certificate()
             certificate = f"ssl_certificate {pair.cert}; ssl_certificate_key {pair.key};"
+        places = [(route_name(number), "target") for number in range(setup.routes)]
+        places += [(f"/{segment}", segment) for segment, _ in setup.elsewhere]
         routes = "\n".join(
-            f"    location {route_name(number)}/ {{ proxy_pass http://target; }}"
-            for number in range(setup.routes)
+            f"    location {prefix}/ {{ proxy_pass http://{upstream}; }}"
+            for prefix, upstream in places
+        )
+        upstreams = "".join(
+            NGINX_UPSTREAM.format(name=name, port=port)
+            for name, port in (("target", setup.target), *setup.elsewhere)
         )
         text = NGINX.format(
             folder=place.folder,
             port=place.port,
-            target=setup.target,
+            upstreams=upstreams,
             ssl="ssl" if setup.tls else "",
             certificate=certificate,
             routes=routes,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchlib.budget import BUDGET, BUDGET_WITHIN
-from benchlib.definitions import Case, Row
+from benchlib.budget import BUDGET, BUDGET_MS, BUDGET_TAIL, BUDGET_WITHIN
+from benchlib.definitions import BESIDE, FULL_LOAD, RESTARTS, Case, Row
 from benchlib.proxies import Contender
+from benchlib.restarts import KILLS
 from benchlib.runner import Results
 
 BEGIN = "<!-- bench:begin (written by scripts/bench; edit outside of these marks) -->"
@@ -39,6 +41,8 @@ class Run:
 
 def number(value: float) -> str:
     """Three significant figures, with thousands separated."""
+    if math.isinf(value):
+        return "∞"
     if value >= 100:
         digits = max(0, len(str(int(value))) - 3)
         return f"{round(value, -digits):,.0f}"
@@ -55,6 +59,9 @@ def render(run: Run) -> str:
             *_ratios_within(run),
             *_throughput(run),
             *_latency(run),
+            *_beside(run),
+            *_restarts(run),
+            *_milliseconds_allowed(run),
             *_memory(run),
             *_remarks(run),
             *_failures(run),
@@ -203,9 +210,75 @@ def _latency(run: Run) -> list[str]:
             return MISSING
         return f"{number(middle)} / {number(high)}"
 
-    return _table(
-        run, "Latency", cell, "Milliseconds at full load, p50 / p99, waiting in line included."
+    note = "Milliseconds at full load, p50 / p99, waiting in line included."
+    return _table(run, "Latency", cell, note, _rows_of(run, FULL_LOAD))
+
+
+def _rows_of(run: Run, latency: str) -> list[Row]:
+    return [row for row in run.rows if row.latency == latency]
+
+
+def _beside(run: Run) -> list[str]:
+    def cell(row: Row, name: str) -> str:
+        middle = run.results.value(row.key, name, "p50_ms")
+        high = run.results.value(row.key, name, "p99_ms")
+        if middle is None or high is None:
+            return MISSING
+        return f"{number(middle)} / {number(high)}{' **breaks**' * _broke(run, row, name)}"
+
+    note = (
+        "Milliseconds until a small request is answered, p50 / p99 of 50 a second, sent on "
+        "schedule and counted from it, while one worker does other work. **breaks**: requests "
+        "failed, or the other traffic was broken off; how, is in the details below (∞: so many "
+        "failed)."
     )
+    return _table(run, "Latency beside other traffic", cell, note, _rows_of(run, BESIDE))
+
+
+def _broke(run: Run, row: Row, name: str) -> bool:
+    """Whether something did not hold, in any round."""
+    return any(entry.broke for entry in run.results.measured.get((row.key, name), ()))
+
+
+def _restarts(run: Run) -> list[str]:
+    def cell(row: Row, name: str) -> str:
+        values = sorted(run.results.values(row.key, name, "p50_ms"))
+        if not values:
+            return MISSING
+        spread = f" ({values[0]:.0f}-{values[-1]:.0f})" if len(values) > 1 else ""
+        return f"**{statistics.median(values):.0f}**{spread}"
+
+    note = (
+        "Milliseconds from SIGKILL until a request on a new connection is answered: in each round "
+        f"the median of {KILLS} kills; the lowest and highest round in parentheses."
+    )
+    return _table(run, "Restarts", cell, note, _rows_of(run, RESTARTS))
+
+
+def _milliseconds_allowed(run: Run) -> list[str]:
+    """What of the latencies and restarts has a budget, and whether it was kept."""
+    titles = {contender.name: contender.title for contender in run.contenders}
+    lines = []
+    for row in run.rows:
+        figure, bounds = "p99_ms", []
+        if row.key in BUDGET_MS:
+            figure, most = BUDGET_MS[row.key]
+            bounds.append((most, f"{number(most)}"))
+        for name, factor in BUDGET_TAIL.get(row.key, {}).items():
+            theirs = run.results.value(row.key, name, "p99_ms")
+            if theirs is not None:
+                words = f"{factor} × {titles[name]}'s {number(theirs)} = {number(factor * theirs)}"
+                bounds.append((factor * theirs, words))
+        mine = run.results.value(row.key, "ours", figure)
+        for most, words in bounds if mine is not None else ():
+            kept = mine <= most and not _broke(run, row, "ours")
+            what = "median" if figure == "p50_ms" else "p99"
+            verdict = "kept" if kept else "**over**"
+            lines.append(f"| {row.title}, {what} | {number(mine)} | {words} | {verdict} |")
+    if not lines:
+        return []
+    head = ["## Milliseconds allowed", "", "| | ours | at most | |", "| --- | ---: | ---: | --- |"]
+    return [*head, *lines, ""]
 
 
 def _memory(run: Run) -> list[str]:
@@ -238,6 +311,7 @@ def _remarks(run: Run) -> list[str]:
                 for name in entries[-1].extra
             ]
             words += [entries[-1].note] if entries[-1].note else []
+            words += [f"breaks: {entry.broke}" for entry in entries if entry.broke]
             if words:
                 lines.append(f"- {row.title}, {contender.title}: {'; '.join(words)}.")
     return ["## Details", "", *lines, ""] if lines else []

@@ -89,7 +89,7 @@ def _in_words(done: Measurement) -> str:
     if done.memory is not None:
         parts.append(f"memory {done.memory / 1024:,.1f} KiB")
     parts.extend(f"{name}: {value}" for name, value in done.extra.items())
-    return "  ".join([*parts, done.note]).rstrip()
+    return "  ".join(filter(None, [*parts, done.broke, done.note]))
 
 
 def _progress(line: str) -> None:

@@ -10,17 +10,20 @@ import signal
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from scripts.chaoslib.disturb import Disturber, Target
+from scripts.chaoslib.catalogue import NAMES, settings, suitable
+from scripts.chaoslib.disturb import Disturber
+from scripts.chaoslib.home import Home, ReadProxy
+from scripts.chaoslib.isolation import Isolation, find_isolation
+from scripts.chaoslib.levels import WORKERS, Levels, baseline, wait_for_no_leaks
 from scripts.chaoslib.record import Record
+from scripts.chaoslib.target_process import Target, TargetProcess
 from scripts.chaoslib.traffic import Traffic
-from tests.integration import processes
-from tests.integration.server import TOKEN, Proxy, free_ports, start_proxy
-from tests.peers import RawClient, get, wait_until
-from tests.peers.upgrades import switched_client
+from tests.integration.server import TOKEN, free_ports, start_proxy
 
-WORKERS = 2
 _SHOWN = 20
 # What the server logs when it is wrong; that a target broke off (TargetError) is none of that.
 _CRASH = re.compile(
@@ -28,153 +31,102 @@ _CRASH = re.compile(
 )
 
 
-class Levels:
-    """The descriptors of each role: the arbiter, the management process and a worker."""
+@dataclass(frozen=True)
+class Setting:
+    """What a run is about: how the server is started, and what is done to it."""
 
-    def __init__(self, proxy: Proxy, disturber: Disturber) -> None:
-        self._proxy = proxy
-        self._disturber = disturber
-
-    def now(self) -> list[tuple[str, int, Counter[str]]]:
-        """Return role, pid and descriptors of each process; raises OSError if one has gone."""
-        workers, management = self._disturber.children()
-        roles = [("arbiter", self._proxy.pid), *(("management process", p) for p in management)]
-        roles += [("worker", pid) for pid in workers]
-        return [(role, pid, processes.descriptors_by_kind(pid)) for role, pid in roles]
-
-    def settled(self) -> list[tuple[str, int, Counter[str]]] | None:
-        """Return the levels if there are all the processes that there should be, and no more."""
-        try:
-            levels = self.now()
-        except OSError:
-            return None
-        return levels if len(levels) == WORKERS + 2 else None
-
-    def leaks(self, before: dict[str, Counter[str]]) -> list[str]:
-        """Return the descriptors that are too many, or why processes can't be compared."""
-        levels = self.settled()
-        if levels is None:
-            return [f"not {WORKERS} workers and a management process: {self.now()}"]
-        return [
-            f"{role} (pid {pid}): {dict(more)}"
-            for role, pid, kinds in levels
-            if (more := kinds - before[role])
-        ]
+    isolation: Isolation
+    only: tuple[str, ...]
+    tls: bool
 
 
-def wait_for_no_leaks(levels: Levels, before: dict[str, Counter[str]], timeout: float) -> list[str]:
-    """Return the leaks that are there after ``timeout`` seconds; none, sooner."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            leaks = levels.leaks(before)
-        except OSError as error:
-            leaks = [str(error)]
-        if not leaks or time.monotonic() > deadline:
-            return leaks
-        time.sleep(0.2)
-
-
-def warm_up(proxy: Proxy, targets: list[Target]) -> None:
-    """Use every worker once, so that it has opened what it keeps open."""
-    path = f"/kept/{targets[0].name}/"
-    with ExitStack() as open_tunnels:
-        # Held together, they are shared out among the workers.
-        for _ in range(10 * WORKERS):
-            client = open_tunnels.enter_context(RawClient(proxy.address))
-            switched_client(client, path)
-    for _ in range(10 * WORKERS):
-        with RawClient(proxy.address) as client:
-            client.request(get(path, "Connection: close"))
-
-
-def baseline(proxy: Proxy, levels: Levels, targets: list[Target]) -> dict[str, Counter[str]]:
-    """Return the descriptors of each role at rest, after some use and without targets."""
-    wait_until(levels.settled, 20, "all processes are there")
-    warm_up(proxy, targets)
-    for target in targets:
-        target.kill()
-    seen = -1
-
-    def steady() -> list[tuple[str, int, Counter[str]]] | None:
-        nonlocal seen
-        now = levels.settled()
-        total = sum(kinds.total() for _, _, kinds in now) if now else -1
-        time.sleep(0.3)
-        seen, before = total, seen
-        return now if total == before else None
-
-    found = wait_until(steady, 20, "descriptors settle")
-    for target in targets:
-        target.start()
-    most: dict[str, Counter[str]] = {}
-    for role, _, kinds in found:
-        most[role] = most.get(role, Counter()) | kinds
-    return most
-
-
-def run(seconds: float, seed: int, log_file: str | None) -> bool:
+def run(seconds: float, seed: int, log_file: str | None, setting: Setting) -> bool:
     """Run and report. Returns whether everything held."""
     record = Record()
     left: list[str] = []
     with ExitStack() as stack:
-        names = [f"target{number}" for number in range(4)]
-        ports = free_ports(len(names))
-        targets = [Target(name, port, record) for name, port in zip(names, ports, strict=True)]
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="chaos-")))
+        home = Home(folder, setting.isolation, tls=setting.tls)
+        flood_port, *ports = free_ports(5)
+        targets = [Target(f"target{n}", port, record) for n, port in enumerate(ports)]
         for target in targets:
             target.start()
             stack.callback(target.kill)
-        server = start_proxy("--drain-timeout", "15", "--log-level", "info", workers=WORKERS)
+        flood = TargetProcess("flood_target", flood_port, str(flood_port))
+        flood.start()
+        stack.callback(flood.kill)
+        server = home.server("--drain-timeout", "15", "--workers", str(WORKERS))
         proxy = server.__enter__()
         try:
-            leaks, crashes = _disturbed(proxy, targets, record, seconds, seed)
+            proxy.api.add("/flood", flood.url)
+            only = suitable(setting.only, tls=setting.tls)
+            disturber = Disturber(home, proxy, targets, record, random.Random(seed), only)
+            leaks, crashes = _disturbed(home, proxy, targets, disturber, seconds, seed)
         except BaseException:
             proxy.kill()
             print("\n".join(proxy.log().splitlines()[-60:]))
             raise
+        if record.ended is not None:
+            last = [line for line in proxy.log().splitlines() if "error" in line.lower()][-4:]
+            left += [f"the server ended with {proxy.process.returncode}:", *last]
         try:
             server.__exit__(None, None, None)
             code = proxy.process.returncode
-            if code != 0:
+            if code != 0 and record.ended is None:
                 left.append(f"exit status {code} after SIGTERM")
         except AssertionError as error:
             left.append(str(error))
-        left += _killed_arbiter()
     record.judge()
     log = [line for line in proxy.log().splitlines() if _CRASH.search(line)]
     if log_file is not None:
-        Path(log_file).write_text(proxy.log(), encoding="utf-8")
+        with Path(log_file).open("a", encoding="utf-8") as file:
+            file.write(proxy.log() + "\n")
     return report(record, leaks, left, crashes + log)
 
 
 def _disturbed(
-    proxy: Proxy, targets: list[Target], record: Record, seconds: float, seed: int
+    home: Home,
+    proxy: ReadProxy,
+    targets: list[Target],
+    disturber: Disturber,
+    seconds: float,
+    seed: int,
 ) -> tuple[list[str], list[str]]:
     """Disturb traffic; return leaked descriptors, and crashes of clients."""
     for target in targets:
         proxy.api.add(f"/kept/{target.name}", target.url)
-    disturber = Disturber(proxy, targets, record, random.Random(seed))
+    record = disturber.record
     levels = Levels(proxy, disturber)
-    before = baseline(proxy, levels, targets)
+    before = baseline(proxy, levels, targets, home.tls)
     addresses = {target.name: target.url for target in targets}
-    traffic = Traffic(record, proxy.address, proxy.api_address, TOKEN, addresses)
+    traffic = Traffic(record, proxy.address, proxy.api_address, TOKEN, addresses, home.tls)
     record.started = time.monotonic()
     traffic.start(seed)
     try:
         disturber.run(seconds)
     finally:
         traffic.stop()
-    wanted = {path: addresses[name] for path, name in traffic.model.items()}
-    wanted |= {f"/kept/{name}": url for name, url in addresses.items()}
-    have = {path: route["target"] for path, route in proxy.api.routes().items()}
-    for path in wanted.keys() | have.keys():
-        if wanted.get(path) != have.get(path):
-            where = f"{path}: {have.get(path)} instead of {wanted.get(path)}"
-            record.wrong(record.lost, where)
+    if record.ended is not None:
+        return [], traffic.crashes
+    _compare_tables(proxy, record, traffic.model, addresses)
     for target in targets:
         target.kill()
     # Workers that drain end within their 15 s.
     return wait_for_no_leaks(levels, before, 20), traffic.crashes
+
+
+def _compare_tables(
+    proxy: ReadProxy, record: Record, model: dict[str, str], addresses: dict[str, str]
+) -> None:
+    """Note each route that is not what the API was told last."""
+    wanted = {path: addresses[name] for path, name in model.items()}
+    wanted |= {f"/kept/{name}": url for name, url in addresses.items()}
+    have = {path: route["target"] for path, route in proxy.api.routes().items()}
+    have.pop("/flood")
+    for path in wanted.keys() | have.keys():
+        if wanted.get(path) != have.get(path):
+            where = f"{path}: {have.get(path)} instead of {wanted.get(path)}"
+            record.wrong(record.lost, where)
 
 
 def _killed_arbiter() -> list[str]:
@@ -199,14 +151,17 @@ def report(record: Record, leaks: list[str], left: list[str], crashes: list[str]
     print(f"sent: {record.sent.total()} ({listed(record.sent)})")
     print(f"answered: {record.done.total()} ({listed(record.done)})")
     print(f"broken off by their clients: {record.aborted}")
+    print(f"longest wait that nothing explains: {record.longest_wait:.2f} s")
     print(f"failed, as they may: {record.explained.total()} ({listed(record.explained)})")
     verdicts = {
         "failed for no such reason": record.unexplained,
+        "waited for no such reason": record.slow,
+        "not as promised": record.not_kept,
         "wrong target": record.wrong_target,
         "stale route": record.stale,
         "lost route": record.lost,
         "leaked descriptors": leaks,
-        "processes left": left,
+        "ended, or left something": left,
         "crashes": crashes,
     }
     for name, found in verdicts.items():
@@ -222,9 +177,29 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="of disturbed traffic")
     parser.add_argument("--seed", type=int, default=None, help="of the disturbances")
     parser.add_argument("--log", help="file to write the server's log to")
+    parser.add_argument(
+        "--only", metavar="A,B", default=",".join(NAMES), help=f"some of: {', '.join(NAMES)}"
+    )
     arguments = parser.parse_args()
+    only = tuple(arguments.only.split(","))
+    if unknown := set(only) - set(NAMES):
+        parser.error(f"unknown disturbance {', '.join(sorted(unknown))}; see --help")
     seed = arguments.seed if arguments.seed is not None else random.randrange(1_000_000)
-    print(f"chaos for {arguments.seconds:g} s, seed {seed}", flush=True)
-    held = run(arguments.seconds, seed, arguments.log)
+    if arguments.log is not None:
+        Path(arguments.log).write_bytes(b"")
+    isolation = find_isolation()
+    skipped = [f"{name} ({why})" for name, why in isolation.missing.items() if name in only]
+    only = tuple(name for name in only if name not in isolation.missing)
+    held = True
+    kinds = settings(only)
+    for tls in kinds:
+        part = arguments.seconds / len(kinds)
+        print(f"chaos for {part:g} s, seed {seed}, {'with' if tls else 'without'} TLS", flush=True)
+        held &= run(part, seed, arguments.log, Setting(isolation, only, tls))
+    after_arbiter = _killed_arbiter()
+    print("\n".join(after_arbiter), end="\n" * bool(after_arbiter))
+    if skipped:
+        print(f"SKIPPED, since it can't be done here: {'; '.join(skipped)}")
+    held &= not after_arbiter
     print("held" if held else f"FAILED (seed {seed})")
     return 0 if held else 1

@@ -5,10 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 # Seconds that a break-off needs from one process to another on a busy machine.
 _TRAVEL = 0.25
+# Seconds that a request may take when nothing that was stopped or is gone holds it up. With one
+# or two tenths on a calm machine it is much for a busy one; hostile traffic goes on for longer.
+PATIENCE = 3.0
+# Shorter waits are not looked at.
+_LONG = 0.2
+# What is left of a delay when it is over: those who waited are served, or a successor starts.
+_CATCHING_UP = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,26 @@ class Outage:
     what: str
     begin: float
     end: float = float("inf")
+
+
+@dataclass
+class Delay:
+    """Something that lets requests wait, and not fail."""
+
+    what: str
+    begin: float
+    end: float = float("inf")
+
+
+def not_held_up(begin: float, end: float, delays: Iterable[tuple[float, float]]) -> float:
+    """Return for how many seconds from ``begin`` to ``end`` none of the delays went on."""
+    left, position = 0.0, begin
+    for start, stop in sorted(delays):
+        if start > end:
+            break
+        left += max(0.0, start - position)
+        position = max(position, stop)
+    return left + max(0.0, end - position)
 
 
 @dataclass(frozen=True)
@@ -57,10 +86,16 @@ class Record:
     lost: list[str] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
+    delays: list[Delay] = field(default_factory=list)
     others: list[tuple[float, str]] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)
+    not_kept: list[str] = field(default_factory=list)
+    longest_wait: float = 0.0
+    ended: float | None = None
     started: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _failures: list[tuple[Attempt, float, str, bool]] = field(default_factory=list)
+    _waits: list[tuple[Attempt, float]] = field(default_factory=list)
 
     def began(self, kind: str) -> None:
         """Count a request that is sent."""
@@ -71,6 +106,13 @@ class Record:
         """Count a request that was answered as it should."""
         with self._lock:
             self.done[kind] += 1
+
+    def took(self, attempt: Attempt) -> None:
+        """Note when a request was answered."""
+        end = time.monotonic()
+        with self._lock:
+            if end - attempt.begin > _LONG:
+                self._waits.append((attempt, end))
 
     def was_aborted(self) -> None:
         """Count a request that its client broke off on purpose."""
@@ -94,16 +136,29 @@ class Record:
             self.outages.append(outage)
         return outage
 
+    @contextmanager
+    def delay(self, what: str, *, doubled: bool = False) -> Iterator[None]:
+        """Note that requests may wait; ``doubled``: for as long again after that."""
+        delay = Delay(what, time.monotonic())
+        with self._lock:
+            self.delays.append(delay)
+        try:
+            yield
+        finally:
+            now = time.monotonic()
+            delay.end = now + (now - delay.begin if doubled else 0.0)
+
     def disturb(self, what: str) -> None:
         """Note a disturbance that explains no failure."""
         self.others.append((time.monotonic(), what))
         self.disturbed[what] += 1
 
     def judge(self) -> None:
-        """Find what explains each failure; call once, at the end."""
+        """Find what explains each failure and each long wait; call once, at the end."""
+        self._judge_waits()
         for attempt, end, why, answered in self._failures:
             cause = None if answered else self._killed(attempt, end)
-            cause = cause or self._outage(attempt, end)
+            cause = cause or self._outage(attempt, end) or self._end_of_all(end)
             if cause is not None:
                 self.explained[cause] += 1
                 continue
@@ -113,6 +168,25 @@ class Record:
                 f" (connected for {end - attempt.connected:.3f} s): {why};"
                 f" before that: {self._latest(end)}"
             )
+
+    def _judge_waits(self) -> None:
+        delays = [(delay.begin, delay.end) for delay in (*self.delays, *self.outages)]
+        delays += [(kill.when, kill.when) for kill in self.kills]
+        delays = [(begin, end + _CATCHING_UP) for begin, end in delays]
+        for attempt, end in self._waits:
+            waited = not_held_up(attempt.begin, end, delays)
+            self.longest_wait = max(self.longest_wait, waited)
+            if waited > PATIENCE:
+                self.slow.append(
+                    f"{end - self.started:.2f} s: {attempt.kind} {attempt.what[:80]} took"
+                    f" {end - attempt.begin:.2f} s, {waited:.2f} of them for no reason;"
+                    f" before that: {self._latest(end)}"
+                )
+
+    def _end_of_all(self, end: float) -> str | None:
+        """It is a fault of its own, and makes hundreds of failures."""
+        gone = self.ended is not None and end > self.ended - PATIENCE
+        return "when the server had ended" if gone else None
 
     def _latest(self, end: float) -> str:
         """Return what was done to the server or its targets last."""

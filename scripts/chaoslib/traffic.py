@@ -8,6 +8,7 @@ import os
 import random
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -32,9 +33,12 @@ class Failed(Exception):
 class Client:
     """Sends requests over a kept connection, and notes what becomes of each."""
 
-    def __init__(self, address: tuple[str, int], record: Record) -> None:
+    def __init__(
+        self, address: tuple[str, int], record: Record, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._address = address
         self._record = record
+        self._tls = tls
         self._connection: http.client.HTTPConnection | None = None
         self._port = 0
         self._connected = 0.0
@@ -85,6 +89,7 @@ class Client:
             attempt = Attempt(kind, what, target, self._port, self._connected, begin)
             self._record.failed(attempt, "503", answered=True)
             return None
+        self._record.took(Attempt(kind, what, target, self._port, self._connected, begin))
         return status, fields, data
 
     def _note(self, attempt: Attempt, error: BaseException) -> None:
@@ -94,16 +99,28 @@ class Client:
     def _ready(self, now: float) -> None:
         """Let go of a connection that the server has closed while it was idle."""
         sock = self._connection.sock if self._connection is not None else None
-        if sock is None or select.select([sock], [], [], 0)[0]:
+        if sock is None or _has_something(sock):
             self.close()
             self._port, self._connected = 0, now
 
     def _open(self) -> http.client.HTTPConnection:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT)
-            self._connection.connect()
-            self._port = self._connection.sock.getsockname()[1]
+            connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT)
+            connection.connect()
+            # Known before the handshake: the worker may be killed during that.
+            self._port = connection.sock.getsockname()[1]
+            if self._tls is not None:
+                connection.sock = self._tls.wrap_socket(connection.sock)
+            self._connection = connection
         return self._connection
+
+
+def _has_something(sock: socket.socket) -> bool:
+    """Whether data or the end of the connection wait to be read."""
+    # select(2) takes no descriptors from 1,024 on.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Traffic:
@@ -116,12 +133,14 @@ class Traffic:
         api: tuple[str, int],
         token: str,
         targets: dict[str, str],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._record = record
         self._address = address
         self._api = api
         self._token = token
         self._targets = targets
+        self._tls = tls
         self._end = threading.Event()
         self._threads: list[threading.Thread] = []
         self.model: dict[str, str] = {}
@@ -153,7 +172,7 @@ class Traffic:
             raise
 
     def _requests(self, rng: random.Random, number: int) -> None:
-        client = Client(self._address, self._record)
+        client = Client(self._address, self._record, self._tls)
         count = 0
         while not self._end.wait(rng.uniform(0, 0.03)):
             count += 1
@@ -166,7 +185,7 @@ class Traffic:
         client.close()
 
     def _uploads(self, rng: random.Random, number: int) -> None:
-        client = Client(self._address, self._record)
+        client = Client(self._address, self._record, self._tls)
         count = 0
         while not self._end.wait(rng.uniform(0, 0.1)):
             count += 1
@@ -179,7 +198,7 @@ class Traffic:
         client.close()
 
     def _downloads(self, rng: random.Random, number: int) -> None:
-        client = Client(self._address, self._record)
+        client = Client(self._address, self._record, self._tls)
         while not self._end.wait(rng.uniform(0, 0.1)):
             name = rng.choice(sorted(self._targets))
             size = rng.choice((1, 100_000, 3_000_000))
@@ -224,10 +243,12 @@ class Traffic:
             begin = time.monotonic()
             port = 0
             try:
-                with socket.create_connection(self._address, timeout=TIMEOUT) as sock:
-                    port = sock.getsockname()[1]
-                    if self._tunnel(sock, name, rng):
-                        self._record.succeeded("tunnel")
+                with socket.create_connection(self._address, timeout=TIMEOUT) as plain:
+                    port = plain.getsockname()[1]
+                    tls = self._tls
+                    with tls.wrap_socket(plain) if tls is not None else plain as sock:
+                        if self._tunnel(sock, name, rng):
+                            self._record.succeeded("tunnel")
             except (OSError, Failed) as error:
                 answered = isinstance(error, Failed) and error.answered
                 attempt = Attempt("tunnel", "GET", name, port, begin, begin)
@@ -275,7 +296,7 @@ class Traffic:
     def _changes(self, rng: random.Random, number: int) -> None:
         """Change routes of our own; the request after each answer must obey it."""
         api = Client(self._api, self._record)
-        kept = Client(self._address, self._record)
+        kept = Client(self._address, self._record, self._tls)
         count = 0
         while not self._end.is_set():
             count += 1
@@ -286,7 +307,7 @@ class Traffic:
             else:
                 self._change(api, path, name)
             self._check(kept, path, f"/{count}/kept")
-            fresh = Client(self._address, self._record)
+            fresh = Client(self._address, self._record, self._tls)
             self._check(fresh, path, f"/{count}/fresh")
             fresh.close()
         api.close()
@@ -305,6 +326,8 @@ class Traffic:
                 answer = api.request("change", "", "POST", url, body, headers)
                 expected = (201,)
             if answer is None:
+                if self._record.ended is not None:
+                    return
                 time.sleep(0.01)
                 continue
             if answer[0] not in expected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,11 +26,14 @@ class Arrivals:
 
     def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
         self._pieces = list(pieces)
-        self.reads = 0
+        self.reads = self.gave_way = 0
         self.written = b""
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def give_way(self) -> None:
+        self.gave_way += 1
 
     def read(self, size: int = 65536) -> bytes:
         self.reads += 1
@@ -100,6 +104,29 @@ def test_nothing_is_read_before_somebody_asks() -> None:
     assert (stream.reads, found.complete) == (0, False)
     assert found.read(1) == b"a"
     assert stream.reads == 1
+
+
+@pytest.mark.parametrize("read", [RequestBody.read, lambda found: list(found.pieces())])
+def test_others_are_served_while_tiny_chunks_are_decoded(
+    read: Callable[[RequestBody], object],
+) -> None:
+    tiny = b"1\r\nx\r\n" * 10_000
+    stream: Any = Arrivals([tiny + last_chunk()])
+    found = RequestBody(stream, head(CHUNKED), tiny)
+    assert (found.complete, found.take_if_complete()) == (False, None)
+    read(found)
+    assert found.complete
+    assert stream.reads == 1
+    assert stream.gave_way > 20_000 / 300
+
+
+def test_lines_are_not_copied_with_all_that_follows() -> None:
+    count = 400_000
+    found = sized(count, b"\n" * count)
+    began = time.process_time()
+    assert sum(map(len, found)) == count
+    # 0.5 s; with a copy of the rest for each line, 10 and more.
+    assert time.process_time() - began < 4.0
 
 
 def test_nothing_is_read_behind_the_end() -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chp_gevent.http.section import Field, WireError
 from chp_gevent.http.wire import (
     HEAD_END,
+    PartialHead,
     RequestHead,
     ResponseHead,
-    head_too_large,
     parse_request_head,
     parse_response_head,
     serialise_head,
     take_request_head,
 )
 from chp_gevent.options import LimitOptions
+from tests.http import wire_strategies as wire
 
 LIMITS = LimitOptions()
 SMALL = LimitOptions(max_request_line=30, max_header_size=80, max_headers=3)
@@ -588,8 +592,37 @@ def test_a_head_that_does_not_end_is_refused_once_no_end_could_save_it(
     received: bytes, status: int | None
 ) -> None:
     for data in (received, bytearray(received)):
-        error = head_too_large(data, SMALL)
+        error = PartialHead(data).error(SMALL)
         assert (error and error.status) == status
+
+
+@wire.unhurried
+@given(st.binary(max_size=40) | st.just(b"a\r\nb\nc\r\n\r\n"), st.data())
+def test_a_head_is_judged_the_same_however_it_arrives(sent: bytes, data: st.DataObject) -> None:
+    whole, head = PartialHead(sent), PartialHead(b"")
+    for piece in data.draw(wire.split(sent)):
+        head.add(piece)
+        if head.complete:
+            break
+    else:
+        assert not whole.complete
+        assert (head.bare_line_feed, head.first_line_end) == (
+            whole.bare_line_feed,
+            whole.first_line_end,
+        )
+        assert head.received == sent
+    assert sent.startswith(bytes(head.received))
+    assert head.complete is whole.complete
+
+
+def test_each_byte_of_a_head_is_searched_once() -> None:
+    head = PartialHead(b"GET /")
+    began = time.process_time()
+    for _ in range(400_000):
+        head.add(b"a")
+    # 0.5 s; searching all of it each time, 20 and more.
+    assert time.process_time() - began < 5.0
+    assert not head.complete
 
 
 # -- where a head begins and ends

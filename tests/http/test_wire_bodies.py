@@ -23,6 +23,8 @@ def feed_all(decoder: BodyDecoder, *pieces: bytes) -> bytes:
     body = b""
     for number, piece in enumerate(pieces):
         body += decoder.feed(piece)
+        while decoder.backlog:
+            body += decoder.feed(b"")
         if decoder.done:
             decoder.rest += b"".join(pieces[number + 1 :])
             break
@@ -229,12 +231,49 @@ def test_an_error_in_a_body_has_a_status(data: bytes, status: int) -> None:
     assert refused.value.status == status
 
 
-def test_a_body_of_many_tiny_chunks_takes_little_more_than_its_size() -> None:
+TINY = [b"1\r\nx\r\n", b"01;extension\r\nx\r\n"]
+
+
+@pytest.mark.parametrize("coded", [*TINY, b"".join(TINY)], ids=["plain", "extension", "both"])
+def test_a_body_of_many_tiny_chunks_is_decoded_in_small_steps(coded: bytes) -> None:
     decoder = ChunkedDecoder()
-    coded = b"1\r\nx\r\n" * 10_000
-    assert decoder.feed(coded) == b"x" * 10_000
-    assert decoder.feed(b"0\r\n\r\n") == b""
+    count = 10_000 * coded.count(b"x\r\n")
+    steps = [decoder.feed(coded * 10_000)]
+    while decoder.backlog:
+        assert not decoder.done
+        steps.append(decoder.feed(b""))
+    assert b"".join(steps) == b"x" * count
+    assert max(map(len, steps)) <= 257
+    assert len(steps) < count / 100
+    assert feed_all(decoder, b"0\r\n\r\nrest") == b""
+    assert (decoder.done, decoder.backlog, decoder.rest) == (True, False, b"rest")
+
+
+def test_what_arrives_behind_a_backlog_is_decoded_after_it() -> None:
+    numbered = [b"%d" % number for number in range(1000)]
+    first, second = (
+        b"".join(map(b"".join, map(chunk, part))) for part in (numbered[:700], numbered[700:])
+    )
+    decoder = ChunkedDecoder()
+    body = decoder.feed(first)
+    assert decoder.backlog
+    body += feed_all(decoder, second + last_chunk())
+    assert body == b"".join(numbered)
     assert decoder.done
+
+
+def test_an_error_in_a_backlog_is_found_when_it_is_decoded() -> None:
+    decoder = ChunkedDecoder()
+    decoder.feed(TINY[0] * 1000 + b"x")
+    with pytest.raises(WireError):
+        feed_all(decoder, b"")
+
+
+def test_bodies_of_large_chunks_leave_no_backlog() -> None:
+    decoder = ChunkedDecoder()
+    coded = b"400\r\n" + b"x" * 1024 + b"\r\n"
+    assert len(decoder.feed(coded * 250)) == 250 * 1024
+    assert not decoder.backlog
 
 
 # -- who has which body

@@ -27,12 +27,13 @@ class AllAtOnce:
 
 
 @pytest.mark.ours
-def test_idle_connections_to_one_target_make_room_for_those_to_another() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_idle_connections_to_one_target_make_room_for_those_to_another(host: str) -> None:
     with ExitStack() as stack:
         first, second = (stack.enter_context(RawTarget(AllAtOnce())) for _ in range(2))
         proxy = stack.enter_context(start_proxy("--workers", "1"))
-        proxy.api.add("/first", first.url)
-        proxy.api.add("/second", second.url)
+        for path, target in (("/first", first), ("/second", second)):
+            proxy.api.add(path, f"http://{host}:{target.port}")
         clients = [stack.enter_context(proxy.client(20)) for _ in range(CLIENTS)]
 
         def ask_all(path: str) -> list[int]:

@@ -176,3 +176,22 @@ def test_refused_websockets_have_no_page(proxy: Proxy, error_target: RawTarget, 
         answer = client.read_response()
         assert (answer.status, answer.body) == (int(kind), b"")
     assert error_target.requests == []
+
+
+@pytest.mark.ours
+def test_error_path_is_for_when_the_error_target_fails(
+    error_target: RawTarget, tmp_path: Path
+) -> None:
+    (tmp_path / "error.html").write_text("<p>for all</p>")
+    flags = ["--error-target", error_target.url, "--error-path", str(tmp_path)]
+    with start_server(*flags) as proxy:
+        error_target.script(PAGE)
+        assert proxy.get("/nowhere").body == b"\x1f\x8bnot really"
+        error_target.script(then_close(b"HTTP/1.1 2"))
+        answer = proxy.get("/nowhere")
+        assert (answer.status, answer.body) == (404, b"<p>for all</p>")
+        assert answer.get("content-type") == "text/html"
+        proxy.wait_for_log("error: Failed to get custom error page: ")
+        (tmp_path / "error.html").unlink()
+        answer = proxy.get("/nowhere")
+        assert (answer.status, answer.body) == (404, b"Not Found")

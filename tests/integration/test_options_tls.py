@@ -324,16 +324,16 @@ def test_key_material_that_can_not_be_used_is_one_line_and_exit_1(
     nothing = str(tmp_path / "nothing.pem")
     pair = ["--ssl-key", key, "--ssl-cert", cert]
     for flags, line in (
-        (["--ssl-key", key], "--ssl-cert: must be given with the other one of the two"),
+        (["--ssl-key", key], "--ssl-cert: is not given, and --ssl-key is of no use"),
         (["--ssl-key", nothing, "--ssl-cert", cert], f"--ssl-key: {nothing!r} can't be read: "),
         (["--ssl-key", other_key, "--ssl-cert", cert], f"--ssl-key: {other_key!r} is not the key "),
         ([*pair, "--ssl-ca", key], f"--ssl-ca: {key!r} has no certificate in PEM form"),
         ([*pair, "--ssl-dhparam", nothing], f"--ssl-dhparam: {nothing!r} can't be read: "),
         ([*pair, "--ssl-protocol", "SSLv3"], "--ssl-protocol: 'SSLv3' is not one of "),
         ([*pair, "--ssl-ciphers", "x"], "--ssl-ciphers: 'x' has no suite that OpenSSL knows"),
-        (["--api-ssl-cert", cert], "--api-ssl-key: must be given with the other one of the two"),
+        (["--api-ssl-cert", cert], "--api-ssl-key: is not given, and --api-ssl-cert is"),
         (["--client-ssl-ca", nothing], f"--client-ssl-ca: {nothing!r} can't be read: "),
-        (["--client-ssl-cert", cert], "--client-ssl-key: must be given with "),
+        (["--client-ssl-cert", cert], "--client-ssl-key: is not given, and --client-ssl-cert"),
     ):
         done = run_to_exit(*flags, "--port", "0")
         assert (done.returncode, done.stdout) == (1, ""), flags

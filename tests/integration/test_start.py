@@ -6,12 +6,20 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.integration.server import OTHER_COMMAND, Proxy, free_ports, run_to_exit
+from tests.integration.server import (
+    CONSOLE_SCRIPT,
+    OTHER_COMMAND,
+    Proxy,
+    free_ports,
+    run_to_exit,
+)
 from tests.peers import EchoTarget, RawClient, RawTarget, get, wait_until
 from tests.peers.raw_target import stalled
 
@@ -121,7 +129,7 @@ def test_version_is_printed_and_exits_with_0(flag: str) -> None:
         (["--custom-header", "no colon"], "colon was expected"),
         (["--default-target", "nonsense"], "--default-target"),
         (["--redirect-port", "80"], "redirect"),
-        (["--error-target", "http://127.0.0.1:1", "--error-path", "/tmp"], "error-target"),
+        (["--redirect-http"], "--trusted-proxies"),
     ],
 )
 @pytest.mark.ours
@@ -166,3 +174,45 @@ def test_the_api_listens_on_the_port_above_the_public_one(start_proxy: StartProx
     assert proxy.api_port == port + 1
     with RawClient(("127.0.0.1", port + 1)) as client:
         assert client.request(get("/api/routes")).status == 403
+
+
+@pytest.mark.ours
+def test_python_m_runs_the_same_command(start_proxy: StartProxy) -> None:
+    proxy = start_proxy(command=[sys.executable, "-m", "chp_gevent"])
+    assert proxy.get("/").status == 404
+
+
+@pytest.mark.ours
+def test_a_whole_life_is_free_of_warnings(start_proxy: StartProxy) -> None:
+    with EchoTarget() as target:
+        command = [sys.executable, "-W", "error", *CONSOLE_SCRIPT[1:]]
+        metrics = ["--metrics-ip", "127.0.0.1", "--metrics-port", "0"]
+        proxy = start_proxy("--default-target", target.url, *metrics, command=command)
+        assert proxy.get("/x").status == 200
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for_log("reloaded: ")
+        assert proxy.get("/x").status == 200
+        proxy.stop()
+    for sign in ("Warning", "Traceback", "ignored"):
+        assert sign not in proxy.log()
+
+
+@pytest.mark.ours
+def test_systemd_is_told_when_the_server_is_ready_and_not_before(
+    start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "proxy.pid"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        told: list[tuple[bytes, bool]] = []
+
+        def listen() -> None:
+            told.append((systemd.recv(1000), pid_file.exists()))
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        start_proxy("--pid-file", str(pid_file), env=environment)
+        listener.join()
+        assert told == [(b"READY=1", True)]

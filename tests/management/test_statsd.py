@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import gevent
 import pytest
 
 from chp_gevent.channel import segment as layout
 from chp_gevent.channel.segment import STATUS, Segment
+from chp_gevent.management import statsd as module
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, management_row
 from chp_gevent.management.statsd import StatsdReporter
+from chp_gevent.names import lookups
+from chp_gevent.names.addresses import Address
+from chp_gevent.names.resolver import Resolver
 from chp_gevent.options import StatsdOptions
 
 
@@ -151,36 +157,76 @@ def test_a_port_that_nobody_listens_on_is_logged_once(
 
 
 def test_a_name_that_does_not_exist_is_logged_once_and_looked_up_rarely(
-    segment: Segment, log: logging.Logger, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    segment: Segment, log: logging.Logger, lines: list[str]
 ) -> None:
-    lookups = []
+    asked = []
 
-    def no_such_name(host: str, *args: object) -> None:
-        lookups.append(host)
+    def no_such_name(host: str) -> list[Address]:
+        asked.append(host)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
-    reporter = StatsdReporter(StatsdOptions("nowhere.invalid"), segment, log)
-    for second in range(60):
+    options = StatsdOptions("nowhere.invalid")
+    reporter = StatsdReporter(options, segment, log, Resolver(3, no_such_name))
+    for second in range(29):
         reporter.flush(second)
+    assert asked == ["nowhere.invalid"]
+    reporter.flush(31)
     assert len(lines) == 1
     assert "nowhere.invalid:8125" in lines[0]
-    assert len(lookups) == 4, "two attempts, each for IPv4 and IPv6"
+
+
+def test_a_name_that_is_not_answered_for_is_given_up(
+    segment: Segment, log: logging.Logger, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_UP_TIMEOUT", 0.1)
+    answered = threading.Event()
+
+    def silent(host: str) -> list[Address]:
+        answered.wait(20)
+        return []
+
+    options = StatsdOptions("silent.invalid")
+    reporter = StatsdReporter(options, segment, log, Resolver(3, silent))
+    try:
+        with gevent.Timeout(10):
+            reporter.flush(0)
+    finally:
+        answered.set()
+    assert len(lines) == 1
+    assert "name look-up timed out" in lines[0]
+
+
+@pytest.mark.parametrize("order", [["127.0.0.1", "::1"], ["::1", "127.0.0.1"]])
+def test_a_name_with_both_families_is_ipv4(
+    statsd: socket.socket, segment: Segment, log: logging.Logger, order: list[str]
+) -> None:
+    found = [Address(socket.AF_INET6 if ":" in host else socket.AF_INET, host) for host in order]
+    options = StatsdOptions("both.invalid", statsd.getsockname()[1])
+    reporter = StatsdReporter(options, segment, log, Resolver(3, lambda name: found))
+    count_some(segment)
+    reporter.flush(0)
+    assert received(statsd) == COUNTED
 
 
 def test_a_server_that_comes_later_is_found(
-    statsd: socket.socket,
-    reporter: StatsdReporter,
-    segment: Segment,
-    monkeypatch: pytest.MonkeyPatch,
+    statsd: socket.socket, segment: Segment, log: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_such_name(host: str, *args: object) -> None:
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    monkeypatch.setattr(lookups, "FAILURE_LIFETIME", 0)
+    answers: list[OSError | list[Address]] = [
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        [Address(socket.AF_INET, "127.0.0.1")],
+    ]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", no_such_name)
-        count_some(segment)
-        reporter.flush(0)
+    def look_up(name: str) -> list[Address]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    options = StatsdOptions("later.invalid", statsd.getsockname()[1])
+    reporter = StatsdReporter(options, segment, log, Resolver(3, look_up))
+    count_some(segment)
+    reporter.flush(0)
     count_some(segment)
     reporter.flush(31)
     assert received(statsd) == COUNTED

@@ -19,7 +19,7 @@ BACKLOG = 1024
 
 
 class LoopbackServer:
-    """Accepts connections on a free port of 127.0.0.1 while used as a context manager.
+    """Accepts connections on ``port`` of 127.0.0.1, a free one if 0, while it is used as a context.
 
     ``host`` may be another address of this machine (e.g. ``::1``); ``unix_path`` makes it
     listen on a UNIX socket instead; ``tls`` makes it speak TLS. A subclass implements
@@ -30,6 +30,7 @@ class LoopbackServer:
         self,
         *,
         host: str = "127.0.0.1",
+        port: int = 0,
         unix_path: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -45,7 +46,7 @@ class LoopbackServer:
             self.host, self.port = unix_path, 0
         else:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self.listener = socket.create_server((host, 0), family=family, backlog=BACKLOG)
+            self.listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
             self.host, self.port = host, self.listener.getsockname()[1]
 
     def serve(self, connection: socket.socket, index: int) -> None:

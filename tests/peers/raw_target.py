@@ -101,10 +101,11 @@ class RawTarget(LoopbackServer):
         self,
         *replies: Reply,
         host: str = "127.0.0.1",
+        port: int = 0,
         unix_path: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(host=host, unix_path=unix_path, tls=tls)
+        super().__init__(host=host, port=port, unix_path=unix_path, tls=tls)
         self.requests: list[Request] = []
         self.received: list[bytearray] = []
         self.errors: list[Exception] = []

@@ -50,6 +50,19 @@ def test_workers_that_accept_nothing_any_more_do_not_count() -> None:
     assert FairShare(row_of(1000), [row_of(0, accepting=False)]).pause() == 0
 
 
+def test_a_look_around_finds_those_that_serve_among_those_that_do_not() -> None:
+    late = row_of(0, accepting=False)
+    others = [*(row_of(0, accepting=False) for _ in range(20)), late]
+    share = FairShare(row_of(1000), others)
+    share.look_around()
+    assert share.pause() == 0
+    late[ACCEPTING] = 1
+    share.look_around()
+    assert share.pause() > 0
+    late[ACCEPTING] = 0
+    assert share.pause() == 0, "also before the next look"
+
+
 def test_the_pause_grows_with_the_lead_up_to_a_limit() -> None:
     pauses = [FairShare(row_of(mine), [row_of(0)]).pause() for mine in (2, 4, 6, 100, 1000)]
     assert pauses == sorted(pauses)
