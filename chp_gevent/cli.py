@@ -86,6 +86,8 @@ Requests and answers:
                                    addresses and networks (CIDR), separated by commas, or none.
                                    What these say is kept, and their address appended to -For.
                                    Without it, headers are appended to, whoever sent them.
+  --proxy-protocol                 The --trusted-proxies begin each connection with a header of
+                                   the PROXY protocol, version 1 or 2.
 
 Timeouts (milliseconds):
   --timeout N                      Drop a client connection that is silent during a request

@@ -186,6 +186,9 @@ def _redirect(
 
 def _proxy(arguments: CommandLine) -> ProxyOptions:
     trusted_proxies = arguments.parsed("--trusted-proxies", _networks)
+    proxy_protocol = arguments.switch("--proxy-protocol")
+    if proxy_protocol and trusted_proxies is None:
+        raise OptionError("--proxy-protocol: needs --trusted-proxies, who is to send its headers")
     return ProxyOptions(
         x_forward=not arguments.switch("--no-x-forward"),
         prepend_path=not arguments.switch("--no-prepend-path"),
@@ -217,6 +220,7 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
             body_timeout=arguments.seconds("--body-timeout", 0) or None,
         ),
         trusted_proxies=trusted_proxies,
+        proxy_protocol=proxy_protocol,
         https_port=_https_port(arguments, trusted=trusted_proxies is not None),
     )
 

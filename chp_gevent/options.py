@@ -121,7 +121,8 @@ class ProxyOptions:
     are None for never. ``connect_timeout`` is how long a connection to a target may take: the
     look-up of its name, connecting and the TLS handshake. ``trusted_proxies`` is None when
     X-Forwarded-* of every peer is appended to, as CHP does; otherwise those of any peer outside
-    the networks are replaced, and what one inside says of protocol, port and host is kept.
+    the networks are replaced, and what one inside says of protocol, port and host is kept. With
+    ``proxy_protocol`` those inside begin each connection with a header of the PROXY protocol.
     """
 
     x_forward: bool = True
@@ -141,6 +142,7 @@ class ProxyOptions:
     client_tls: ClientTlsOptions = ClientTlsOptions()
     limits: LimitOptions = LimitOptions()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
+    proxy_protocol: bool = False
     https_port: int | None = None
 
 

@@ -28,6 +28,7 @@ from chp_gevent.http.body import ClientGone, RequestBody
 from chp_gevent.http.environ import request_environ
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
+from chp_gevent.http.proxied_client import meet_client
 from chp_gevent.http.room import Turn, turn
 from chp_gevent.http.section import WireError
 from chp_gevent.http.stream import COPIED, Stream
@@ -158,6 +159,8 @@ class ClientConnection:
         server = self._server
         try:
             self.deadline = server.clock() + server.settings.limits.header_timeout
+            if server.settings.proxy_protocol and self.peer.trusted:
+                self._meet_client()
             if isinstance(self.stream, TLSStream) and not self._secure(self.stream):
                 return
             if server.settings.interrupts:
@@ -171,6 +174,16 @@ class ClientConnection:
                     self.stream.give_way()  # it has requests to go on with
         except WireError as error:
             self._refuse(error, None)
+
+    def _meet_client(self) -> None:
+        """Learn from a proxy who the client is. Raises ``ClientGone`` if it does not say so."""
+        trusted = self._server.settings.trusted_proxies
+        try:
+            self.peer = meet_client(self.stream, self.peer, trusted, self._environ)
+        except WireError as error:
+            # Without an answer: it may be TLS that should come next.
+            self._server.hooks.on_refused(self.peer, None, error)
+            raise ClientGone from error
 
     def _secure(self, stream: TLSStream) -> bool:
         """Do the TLS handshake; say goodbye if it fails."""

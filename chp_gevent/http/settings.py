@@ -28,6 +28,8 @@ class ServerSettings:
         explains_refusals: whether a request that is refused is told why.
         tls: where connections are TLS.
         trusted_proxies: whose ``X-Forwarded-*`` are believed; None for everybody's.
+        proxy_protocol: whether a trusted peer begins each connection with a header of the PROXY
+            protocol, which says who its client is.
         multiprocess: whether other processes run the same application.
         server_name: ``SERVER_NAME`` of the environ.
         server_port: ``SERVER_PORT`` of the environ.
@@ -45,6 +47,7 @@ class ServerSettings:
     explains_refusals: bool = True
     tls: ssl.SSLContext | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
+    proxy_protocol: bool = False
     multiprocess: bool = False
     server_name: str = "localhost"
     server_port: str = ""

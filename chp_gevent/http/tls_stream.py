@@ -62,6 +62,12 @@ class TLSStream(Stream):
         sock.setblocking(False)
         return Stream(sock, self._hub)
 
+    def below_tls(self) -> Stream:
+        """Return a stream of what comes before TLS; closing it leaves this one open."""
+        sock = _socket.socket(fileno=_socket.dup(self.sock.fileno()))
+        sock.setblocking(False)
+        return Stream(sock, self._hub)
+
     def try_read(self, size: int = READ_SIZE) -> bytes | None:
         """As :meth:`Stream.try_read`.
 

@@ -42,6 +42,7 @@ def server_settings(options: Options, tls: ssl.SSLContext | None) -> ServerSetti
         application_timeout=proxy.proxy_timeout,
         tls=tls,
         trusted_proxies=proxy.trusted_proxies,
+        proxy_protocol=proxy.proxy_protocol,
         multiprocess=options.workers > 1,
         server_name=getattr(options.listen, "ip", "") or "localhost",
         server_port=str(getattr(options.listen, "port", "")),
