@@ -15,8 +15,6 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-# What makes a path that starts with "/" more than the text up to the "?".
-_needs_parsing = re.compile(r"[%#\\\x80-\xff]").search
 _split_scheme = re.compile(r"https?:(?=//)", re.IGNORECASE).match
 
 _DOT: Final = frozenset({".", "%2e"})
@@ -61,10 +59,18 @@ def request_path(target: str) -> str:
         target: the request target as on the wire, decoded as latin-1: origin-form,
             absolute-form of http or https, or ``*``.
     """
-    # Most targets are plain and cost 0.2 µs: one scan for rare characters, two for the
-    # sequences that have a meaning.
+    # Most targets are plain: that is seen in 0.2 µs by looking for all that has a meaning. With
+    # a regular expression for the characters it takes 1.4 times the instructions.
     path = target.partition("?")[0]
-    if path[:1] == "/" and not _needs_parsing(path) and "//" not in path and "/." not in path:
+    if (
+        path[:1] == "/"
+        and path.isascii()
+        and "%" not in path
+        and "//" not in path
+        and "/." not in path
+        and "#" not in path
+        and "\\" not in path
+    ):
         return path
     return unquote_to_bytes(_pathname(target).encode("latin-1")).decode("utf-8", "surrogateescape")
 
