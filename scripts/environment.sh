@@ -123,7 +123,7 @@ run_pip() {
   # In the environment, since pip runs itself to build things.
   PIP_RETRIES=1 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off \
     "$folder/bin/python" -m pip install "$@" >"$log" 2>&1 || status=$?
-  kill "$watcher" && wait "$watcher" || :
+  kill "$watcher" 2>/dev/null && wait "$watcher" || :
   [ ! -t 1 ] || printf '\r\033[K'
   [ "$status" != 0 ] || return 0
   # The last line that tells more than that something failed; it may be that of an inner pip.
@@ -143,7 +143,7 @@ show_progress() {
     looks=$((looks + 1))
     # Every 5 s into a file or a pipe.
     [ -t 1 ] || [ $((looks % 25)) = 0 ] || continue
-    line="$(grep -E '^(Collecting|Building|Installing)' "$1" | tail -n 1 | cut -c 1-70)"
+    line="$(grep -E '^(Collecting|Building|Installing)' "$1" | tail -n 1 | cut -c 1-70)" || :
     [ "$line" != "$shown" ] || continue
     shown="$line"
     if [ -t 1 ]; then

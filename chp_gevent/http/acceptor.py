@@ -69,7 +69,7 @@ class Acceptor:
         self._watch()
 
     def set_full(self, full: bool) -> None:
-        """Take note of whether there is room only if it is made."""
+        """Take note of whether another connection has to be closed for each that comes."""
         if full != self._full:
             self._full = full
             self.look_again()

@@ -86,7 +86,8 @@ class TLSStream(Stream):
     def _read_on(self, data: bytes, size: int) -> bytes:
         """Return a full record and those that are here behind it, ``size`` bytes at most.
 
-        One write for 256 KB rather than for each record takes 30% from an upload.
+        So pieces are as large as without TLS, and have as much of a turn: with a record each,
+        uploads got half as much of a busy worker as downloads.
         """
         records, left = [data], size - len(data)
         while left > 0 and len(data) == _TLS_RECORD:

@@ -121,12 +121,12 @@ def test_others_are_served_while_tiny_chunks_are_decoded(
 
 
 def test_lines_are_not_copied_with_all_that_follows() -> None:
-    count = 400_000
+    count = 1_500_000
     found = sized(count, b"\n" * count)
     began = time.process_time()
     assert sum(map(len, found)) == count
-    # 0.5 s; with a copy of the rest for each line, 10 and more.
-    assert time.process_time() - began < 4.0
+    # 1 s; with a copy of the rest for each line 30.
+    assert time.process_time() - began < 6.0
 
 
 def test_nothing_is_read_behind_the_end() -> None:

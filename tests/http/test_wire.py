@@ -620,7 +620,7 @@ def test_each_byte_of_a_head_is_searched_once() -> None:
     began = time.process_time()
     for _ in range(400_000):
         head.add(b"a")
-    # 0.5 s; searching all of it each time, 20 and more.
+    # 0.5 s; searching all of it each time, 200.
     assert time.process_time() - began < 5.0
     assert not head.complete
 

@@ -76,6 +76,27 @@ def test_without_an_index_there_are_two_lines_and_a_file_with_the_rest(installed
     assert "surely-not-there" in (installed / "pip.log").read_text()
 
 
+def test_a_sign_of_life_is_given_while_pip_works(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    script = """
+        slept=0
+        sleep() {
+          slept=$((slept + 1))
+          # At the first look there is nothing to tell yet.
+          [ $slept != 30 ] || echo "Collecting gevent>=25.4 (from chp-gevent)" >>"$log"
+          [ $slept != 60 ] || echo "Installing collected packages: gevent" >>"$log"
+          [ $slept != 100 ] || exit 0
+        }
+        log="$1"
+        show_progress "$log"
+    """
+    assert shell(script, str(log)).splitlines() == [
+        "   Collecting gevent>=25.4 (from chp-gevent)",
+        "   Installing collected packages: gevent",
+    ]
+
+
 def test_a_failed_installation_is_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "venv"
     make_installation(folder)
