@@ -164,6 +164,7 @@ def legal_bodies() -> Iterable[Case]:
         ("extensions", '5;a;b=c;d="\\";"\r\nabcde\r\n0;x\r\n\r\n'),
         ("leading zeros", "0005\r\nabcde\r\n000\r\n\r\n"),
         ("an upper-case size", "1\r\na\r\n4\r\nbcde\r\n0\r\n\r\n"),
+        ("a request as a trailer", "5\r\nabcde\r\n0\r\nGET: /x HTTP/1.1\r\nHost: b\r\n\r\n"),
         ("a framing field behind it", "5\r\nabcde\r\n0\r\nContent-Length: 9\r\nHost: b\r\n\r\n"),
         ("a forged trailer", "5\r\nabcde\r\n0\r\nX-Forwarded-For: 1\r\nCookie: a\r\n\r\n"),
     ]:

@@ -206,12 +206,17 @@ def limits() -> Iterable[Case]:
 def upgrades() -> Iterable[Case]:
     """Upgrades that hide a body, or another protocol."""
     ask = ["Connection: Upgrade", "Upgrade: websocket"]
-    body = {"Content-Length: 5": "abcde", "Transfer-Encoding: chunked": WELL_CODED}
-    for line, content in body.items():
-        raw = message("GET / HTTP/1.1", "Host: a", *ask, line, body=content)
-        yield refused(f"upgrade: with a body, {line}", raw)
-        raw = message("POST / HTTP/1.1", "Host: a", "Connection: upgrade", "Upgrade: h2c", line)
-        yield refused(f"upgrade: to h2c with a body, {line}", raw + content.encode())
+    # Ordinary requests: the target is asked for no upgrade, so that their bodies stay bodies.
+    length, coding = "Content-Length: 5", "Transfer-Encoding: chunked"
+    for protocol in ("websocket", "h2c", "h2c, websocket", "TLS/1.0"):
+        offer = ["Connection: upgrade", f"Upgrade: {protocol}"]
+        for line in ("GET / HTTP/1.1", "POST / HTTP/1.1"):
+            name = f"upgrade: {protocol} with a body, {line}"
+            raw = message(line, "Host: a", *offer, length, body="abcde")
+            yield passed(f"{name}, {length}", raw, forwarded(line, length, body="abcde"))
+            raw = message(line, "Host: a", *offer, coding, body=WELL_CODED)
+            seen = forwarded(line, coding=True, body=WELL_CODED)
+            yield passed(f"{name}, {coding}", raw, seen)
     h2c = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQ"]
     for name, line, asked in [
         ("to h2c", "GET / HTTP/1.1", h2c),
