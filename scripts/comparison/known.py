@@ -136,13 +136,13 @@ KNOWN = [
     # Options.
     Known("--no-include-prefix cuts the prefix as it was sent", case="no prefix: .*",
           where="target", kind="start line", ours="GET /x HTTP/1.1"),
+    Known("Locations of 303 are rewritten too", case=".*: status 303 See Other", part="location"),
     Known("--auto-rewrite replaces the port too", case="(auto|both) rewrites?: .*",
           part="location", ours=r"\['(https?:)?//proxy\.test(:81)?(/.*)?'\]"),
     Known("Rewritten locations keep their bytes", case="protocol rewrite: .*", part="location",
           ours=r"\['https://TARGET/.*'\]"),
     Known("Host names are compared in lower case", case="host routing: PROXY.*"),
     Known("Host names are compared in lower case", case=r"host routing: proxy\.test\./.*"),
-    Known("Locations of 303 are rewritten too", case=".*: status 303 See Other", part="location"),
     # REST API.
     Known("DELETE /api/routes answers", case="api: DELETE /api/routes", chp="no answer"),
     Known("Malformed escapes have an answer", case="api: .*%(zz|ff)?", chp="no answer"),
