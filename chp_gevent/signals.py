@@ -36,6 +36,12 @@ def stop_by_default() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
+def ignore_stop_signals() -> None:
+    """Ignore stop signals from now on: this process is leaving already."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent, with this pid, dies (Linux).
 

@@ -189,6 +189,7 @@ class Exchange:
 
     def _interrupt(self, error: BaseException) -> None:
         if not self.over:
+            self._connection.interruption = error
             self._greenlet.throw(error)
 
     def _invite_in_time(self) -> None:

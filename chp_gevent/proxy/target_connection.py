@@ -75,6 +75,8 @@ class TargetConnection(HTTPConnection):
     idle_since = 0.0
     # The pool's ``epoch`` when the connection was made.
     epoch = 0
+    # What the client's side has broken off the exchange with.
+    interruption: BaseException | None = None
     # The pool, if the connection is one client's alone.
     bound: Any = None
     connector: Connector
@@ -336,6 +338,8 @@ def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Bu
     except (OSError, IncompleteMessage) as error:
         raise TargetError(f"response cut short: {error}", answered=True) from error
     except WireError as error:
+        if error is connection.interruption:
+            raise  # of the request's body, not of this one
         raise TargetError(f"malformed response: {error}", answered=True) from error
 
 

@@ -33,6 +33,7 @@ from chp_gevent.channel.segment import (
 from chp_gevent.options import Options
 from chp_gevent.patching import patch_child
 from chp_gevent.privileges import forget_environment, without_secrets
+from chp_gevent.signals import ignore_stop_signals
 from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
@@ -204,6 +205,8 @@ class ProxyWorker(GeventWorker):
         for server in servers:
             server.stop()
         self.upstream.close()
+        # A second signal would end it in the middle of Python's own end, with a traceback.
+        ignore_stop_signals()
 
     def _drain(self) -> None:
         """Wait for requests in flight, and for tunnels as long as other workers serve.
@@ -231,6 +234,11 @@ class ProxyWorker(GeventWorker):
             log.info("%d WebSockets closed, since the server stops", tunnels)
         elif self.server.busy:
             log.warning("%d connections cut off after the drain timeout", self.server.busy)
+
+    def handle_quit(self, signal_number: int, frame: Any) -> None:
+        """Leave at once (SIGINT, SIGQUIT); the kernel closes what is open."""
+        logs.finish()
+        os._exit(0)
 
     def handle_exit(self, signal_number: int, frame: Any) -> None:
         """Stop, and not at the next heartbeat only (SIGTERM)."""

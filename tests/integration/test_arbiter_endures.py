@@ -460,3 +460,16 @@ def test_systemd_is_told_and_the_children_are_none_the_worse(
         wait_until(lambda: replaced(proxy, dead, 1), 5, "another worker")
         os.kill(proxy.management_pid(), signal.SIGKILL)
         assert_serves(proxy)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_to_the_whole_group_ends_all_without_a_traceback(
+    start_proxy: StartProxy, number: signal.Signals
+) -> None:
+    proxy = start_proxy(workers=2)
+    for _ in range(3):
+        # Ctrl-C, pressed again and again.
+        os.killpg(proxy.pid, number)
+    assert proxy.wait(10) == 0
+    proxy.assert_nothing_left()
+    assert "Traceback" not in proxy.log()

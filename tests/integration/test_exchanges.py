@@ -107,6 +107,28 @@ def test_an_upload_that_turns_out_malformed_breaks_an_answer_that_is_being_writt
     assert received.count(b"HTTP/1.1") <= 1
 
 
+def test_an_upload_that_turns_out_malformed_is_not_blamed_on_the_target(
+    proxy: Proxy, add_route: AddRoute
+) -> None:
+    never = threading.Event()
+
+    def reply(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        exchange.stall(never, 20)
+
+    with RawTarget(reply) as target, proxy.client() as client:
+        path = add_route(target.url)
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.send(head + "1\r\na\r\n")
+        assert client.read_head().status == 200
+        position = proxy.log_position()
+        client.send("not a chunk\r\n")
+        assert read_all(client) in (b"", b"half")
+        proxy.wait_for_log("400 refused a request from .*: malformed chunk", after=position)
+        assert "malformed response" not in "\n".join(proxy.log().splitlines()[position:])
+        never.set()
+
+
 # -- a timeout is no stale connection; what may be repeated is
 
 
