@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
+from chp_gevent.channel.segment import Segment
 from chp_gevent.options import SECRET_VARIABLES, Options, ServerTlsOptions, TcpAddress
 from chp_gevent.privileges import without_secrets
 from chp_gevent.proxy.worker import ProxyWorker
@@ -19,7 +21,8 @@ OPTIONS = Options(
 
 def test_a_worker_is_given_no_secret_of_the_api() -> None:
     worker = ProxyWorker.__new__(ProxyWorker)
-    worker.equip(OPTIONS, None, None, 0)  # type: ignore[arg-type]
+    nothing: Any = None
+    worker.equip(OPTIONS, nothing, Segment(rows=1, routes=1), nothing, 0, [])
     assert worker.options == without_secrets(OPTIONS)
     assert (worker.options.auth_token, worker.options.api_tls) == (None, None)
     assert worker.options.tls == TLS, "it serves with that"
