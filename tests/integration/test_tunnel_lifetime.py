@@ -146,11 +146,20 @@ def test_of_too_many_draining_workers_the_oldest_is_ended(start_proxy: StartProx
         proxy.api.add("/", target.url)
         clients: list[RawClient] = []
         workers: set[int] = set()
-        for _ in range(3):
-            wait_until(lambda: is_served_by_another(proxy, workers), 10, "a new worker")
-            clients.append(switched_client(proxy.client(), "/"))
-            workers.add(proxy.worker_of(clients[-1]))
-            if len(clients) < 3:
+
+        def opened_elsewhere() -> bool:
+            client = switched_client(proxy.client(), "/")
+            worker = proxy.worker_of(client)
+            if worker in workers:
+                client.close()  # the old one accepts until it has been told to stop
+                return False
+            clients.append(client)
+            workers.add(worker)
+            return True
+
+        for number in range(3):
+            wait_until(opened_elsewhere, 10, "a tunnel on a new worker")
+            if number < 2:
                 proxy.signal(signal.SIGHUP)
         clients[0].assert_closed(5)
         proxy.wait_for_log(r"too many workers drain \(--max-draining\)")
