@@ -25,6 +25,7 @@ from chp_gevent.channel.segment import (
     REQUESTS_WEB,
     REQUESTS_WS,
     STATUS,
+    TARGET_ERRORS,
     Segment,
 )
 from chp_gevent.channel.subscriber import Subscriber
@@ -104,6 +105,7 @@ class ProxyApplication:
         except MalformedPath as error:
             return self._fail(500, str(error), head, websocket, start_response)
         except TargetError as error:
+            self._row[TARGET_ERRORS[error.kind.value]] += 1
             return self._fail(503, str(error), head, websocket, start_response)
 
     # -- routing
@@ -263,6 +265,7 @@ class ProxyApplication:
                 yield piece
                 del piece
         except TargetError as error:
+            self._row[TARGET_ERRORS[error.kind.value]] += 1
             log.error("%s %s: %s", head.method, _logged(head), error)
             raise AnswerCut(str(error)) from error
         if counts:
