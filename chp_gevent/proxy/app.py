@@ -49,9 +49,6 @@ log = logging.getLogger("chp_gevent.proxy")
 HEALTH_PATH = "/_chp_healthz"
 _HEALTH = b'{"status":"OK"}'
 
-# Different clients and targets that the outgoing form of a header section is kept for.
-_MAX_MEMO = 8
-
 Handover = Callable[[ClientConnection, Any, bytes, ResponseHead, Route], None]
 
 
@@ -166,14 +163,12 @@ class ProxyApplication:
             asked = joined_path(target.path, asked)
         line = f"{head.method} {asked} HTTP/1.1\r\n".encode("latin-1")
         # Derived from the header section alone (and who sent it where): remembered with it.
-        memo = head.section.memo
+        section = head.section
         key = (client.peer, websocket, target.origin)
-        fields = memo.get(key)
+        fields = section.forwarded.get(key)
         if fields is None:
             fields = self._request_fields(head, client.peer, target, websocket)
-            if len(memo) >= _MAX_MEMO:
-                memo.clear()
-            memo[key] = fields
+            section.keep_forwarded(key, fields)
         return line + fields
 
     def _path_prefix(self, route: Route) -> str:
@@ -242,13 +237,13 @@ class ProxyApplication:
     def _answer_fields(response: ResponseHead) -> AnswerFields:
         """Return the fields that go on to the client; remembered with their section."""
         section = response.section
-        answer: AnswerFields | None = section.memo.get("answer")
+        answer = section.answer
         if answer is None or response.fields is not section.fields:
             answer = AnswerFields(
                 header_fields.response_headers(response.fields, response.connection_options)
             )
             if response.fields is section.fields:
-                section.memo["answer"] = answer
+                section.answer = answer
         return answer
 
     def _passed_on(
