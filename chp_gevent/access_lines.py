@@ -19,8 +19,8 @@ Clock = Callable[[], float]
 _PRIORITY: Final = PRIORITIES[20]
 
 _NOT_PLAIN: Final = re.compile(r"[^ !#-\[\]-~]")
-# Of each text, when a line has to be shorter: there are five, and a byte takes four when escaped.
-_SHARES: Final = 5 * 4
+_HALF_ESCAPED: Final = re.compile(r"\\(?:x[0-9a-f]?)?\Z")
+# Bytes of a line beside its five texts.
 _LENGTH_OF_THE_REST: Final = 200
 
 
@@ -43,24 +43,31 @@ class CombinedLines:
 
     def line(self, entry: AccessEntry, most: int) -> str:
         """Return the line of a request, with its end; of ``most`` bytes at the most."""
-        line = self._line(entry, most)
+        method, target, protocol, referer, agent = entry.request
+        if "?" in target:
+            target = _without_query(target)
+        if "?" in referer:
+            referer = _without_query(referer)
+        texts: tuple[str, ...] = (method, target, referer, agent, entry.route)
+        # All at once: five searches take 2 µs more.
+        plain = "".join(texts)
+        if not (plain.isascii() and plain.isprintable()) or '"' in plain or "\\" in plain:
+            texts = tuple(map(_escaped, texts))
+        line = self._line(entry, texts, protocol)
         if len(line) > most:
-            line = self._line(entry, (most - _LENGTH_OF_THE_REST) // _SHARES)
+            share = (most - _LENGTH_OF_THE_REST) // len(texts)
+            line = self._line(entry, tuple(_cut(text, share) for text in texts), protocol)
         return line
 
-    def _line(self, entry: AccessEntry, longest: int) -> str:
-        asked = entry.request
-        target = _quoted(_without_query(asked.target), longest)
-        request = f"{_quoted(asked.method, longest)} {target} {asked.protocol}"
+    def _line(self, entry: AccessEntry, texts: tuple[str, ...], protocol: str) -> str:
+        method, target, referer, agent, route = texts
         sent = "-" if entry.sent is None else entry.sent
         answered = "-" if entry.answered is None else f"{entry.answered - entry.began:.3f}"
         return (
             f"{self._priority}{entry.peer.address or 'unix:'} - - "
             f"[{self._seconds.text(self._clock())}] "
-            f'"{request if asked.method else "-"}" {entry.status} {sent} '
-            f'"{_quoted(_without_query(asked.referer), longest) or "-"}" '
-            f'"{_quoted(asked.user_agent, longest) or "-"}" '
-            f'"{_quoted(entry.route, longest) or "-"}" '
+            f'"{f"{method} {target} {protocol}" if method else "-"}" {entry.status} {sent} '
+            f'"{referer or "-"}" "{agent or "-"}" "{route or "-"}" '
             f"{entry.ended - entry.began:.3f} {answered}\n"
         )
 
@@ -110,17 +117,18 @@ def _without_query(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _quoted(text: str, longest: int) -> str:
-    text = text[:longest]
-    # The search in C takes 0.2 µs for a User-Agent.
-    return text if _NOT_PLAIN.search(text) is None else _escaped(text)
-
-
 def _escaped(text: str) -> str:
     """Return a text in which each byte that is not plain is ``\\xHH``."""
+    if not text:
+        return text
     # Header fields are latin-1, a character for each byte; paths of routes are text.
     data = text.encode("latin-1" if max(text) <= "\xff" else "utf-8", "surrogatepass")
     return _NOT_PLAIN.sub(lambda found: f"\\x{ord(found[0]):02x}", data.decode("latin-1"))
+
+
+def _cut(text: str, length: int) -> str:
+    """Return the beginning of an escaped text, with no half of ``\\xHH`` at its end."""
+    return _HALF_ESCAPED.sub("", text[:length])
 
 
 def _text(field: str) -> str:

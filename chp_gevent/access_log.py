@@ -79,7 +79,7 @@ class AccessLog:
     Args:
         lines: what they look like.
         sink: what writes them.
-        timer: of the event loop, for ``BATCH_AFTER``; not started yet.
+        timer: one of the event loop that repeats after ``BATCH_AFTER``; not started yet.
     """
 
     def __init__(self, lines: AccessLines, sink: Sink, timer: Any) -> None:
@@ -98,19 +98,17 @@ class AccessLog:
             return
         waiting.append(self._lines.line(entry, self._sink.longest))
         if len(waiting) == 1:
-            self._timer.start(self._flush)
+            # Not start(): a timer that has rung would ring at once.
+            self._timer.again(self._flush)
         elif len(waiting) % BATCH == 0:
             self._flush()
 
     def _flush(self) -> None:
-        self._timer.stop()
-        if not self._waiting:
+        if not self._waiting or not self._sink.ready:
             return
-        if self._sink.ready:
-            batch, self._waiting = self._waiting, []
-            self._sink.write(batch)
-        else:
-            self._timer.start(self._flush)
+        self._timer.stop()
+        batch, self._waiting = self._waiting, []
+        self._sink.write(batch)
 
     def reopen(self) -> None:
         """Open the file anew, soon (SIGUSR1); may be called at any point of the program."""

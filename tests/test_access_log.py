@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from chp_gevent import access_file
@@ -26,7 +28,7 @@ class Timer:
     def __init__(self) -> None:
         self.callback: Callable[[], None] | None = None
 
-    def start(self, callback: Callable[[], None]) -> None:
+    def again(self, callback: Callable[[], None]) -> None:
         self.callback = callback
 
     def stop(self) -> None:
@@ -34,9 +36,8 @@ class Timer:
 
     def ring(self) -> None:
         """Let the time pass, if anybody waits for it."""
-        callback, self.callback = self.callback, None
-        if callback is not None:
-            callback()
+        if self.callback is not None:
+            self.callback()
 
 
 class Numbers:
@@ -107,6 +108,22 @@ def test_lines_wait_for_others_but_not_for_long(
     timer.ring()
     assert sink.batches == [["1\n", "2\n", "3\n"]]
     assert timer.callback is None, "nobody wakes up for nothing"
+
+
+def test_each_batch_waits_for_as_long(sink: Sink) -> None:
+    """With a timer of the event loop, which has its own ideas of being started again."""
+    lines: Any = Numbers()
+    timer = gevent.get_hub().loop.timer(0.1, 0.1)
+    access = AccessLog(lines, sink, timer)
+    for number in range(1, 4):
+        count(access, 1)
+        begun = time.monotonic()
+        while len(sink.batches) < number:
+            assert time.monotonic() - begun < 10
+            gevent.sleep(0.001)
+        assert time.monotonic() - begun > 0.08
+        assert not timer.active
+    timer.close()
 
 
 def test_many_lines_do_not_wait(access: AccessLog, sink: Sink, timer: Timer) -> None:

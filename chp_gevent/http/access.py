@@ -148,14 +148,15 @@ class LoggedConnection(ClientConnection):
 
 
 def _facts(head: RequestHead) -> RequestFacts:
-    referer = user_agent = ""
-    for _, value, lower, _ in head.fields:
-        if lower == "user-agent":
-            user_agent = value
-        elif lower == "referer":
-            referer = value
-    protocol = "HTTP/1.0" if head.http_1_0 else "HTTP/1.1"
-    return RequestFacts(head.method, head.target, protocol, referer, user_agent)
+    # In what the environ has of the fields there is nothing to search for.
+    variables = head.section.variables or {}
+    return RequestFacts(
+        head.method,
+        head.target,
+        "HTTP/1.0" if head.http_1_0 else "HTTP/1.1",
+        variables.get("HTTP_REFERER", ""),
+        variables.get("HTTP_USER_AGENT", ""),
+    )
 
 
 def _counted(pieces: Iterable[Any], entry: AccessEntry) -> Generator[Any, None, None]:

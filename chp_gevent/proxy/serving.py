@@ -88,7 +88,7 @@ def access_log(options: Options, loop: Any) -> AccessLog | None:
         sink = FileSink(options.access_log, get_original("_thread", "start_new_thread"))
     journal = options.access_log == "-" and is_journal(_STDOUT)
     lines = access_lines(options.log_format, journal=journal)
-    return AccessLog(lines, sink, loop.timer(BATCH_AFTER))
+    return AccessLog(lines, sink, loop.timer(BATCH_AFTER, BATCH_AFTER))
 
 
 def redirect_server(

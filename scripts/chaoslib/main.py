@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import re
 import signal
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 from scripts.chaoslib.disturb import Disturber, Target
 from scripts.chaoslib.record import Record
 from scripts.chaoslib.traffic import Traffic
+from tests.crash_lines import CRASH
 from tests.integration import processes
 from tests.integration.server import TOKEN, Proxy, free_ports, start_proxy
 from tests.peers import RawClient, get, wait_until
@@ -22,10 +22,6 @@ from tests.peers.upgrades import switched_client
 
 WORKERS = 2
 _SHOWN = 20
-# What the server logs when it is wrong; that a target broke off (TargetError) is none of that.
-_CRASH = re.compile(
-    "Traceback|Error in handler (?!.*TargetError)|error while answering|WORKER TIMEOUT|hangs"
-)
 
 
 class Levels:
@@ -141,7 +137,7 @@ def run(seconds: float, seed: int, log_file: str | None) -> bool:
             left.append(str(error))
         left += _killed_arbiter()
     record.judge()
-    log = [line for line in proxy.log().splitlines() if _CRASH.search(line)]
+    log = [line for line in proxy.log().splitlines() if CRASH.search(line)]
     if log_file is not None:
         Path(log_file).write_text(proxy.log(), encoding="utf-8")
     return report(record, leaks, left, crashes + log)
