@@ -24,6 +24,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from chp_gevent import logs
+from chp_gevent.access_file import check_file
 from chp_gevent.backoff import Backoff
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import (
@@ -424,6 +425,11 @@ class ProxyArbiter(Arbiter):
         for pid in pids:
             self.kill_worker(pid, signal.SIGTERM)
 
+    def handle_usr1(self) -> None:
+        """Have the workers open the access log anew, those that drain too (SIGUSR1)."""
+        for pid in (*self.WORKERS, *self.draining):
+            self.kill_worker(pid, signal.SIGUSR1)
+
     def reexec(self) -> None:
         """Refuse SIGUSR2: two servers would have two routing tables."""
         log.warning("SIGUSR2 is not supported: use SIGHUP to replace the workers")
@@ -496,6 +502,11 @@ def check_files(options: Options) -> None:
     """Check what the server needs of the file system besides TLS files. Raises OptionError."""
     if options.pid_file is not None and not os.access(Path(options.pid_file).parent, os.W_OK):
         raise OptionError(f"--pid-file: cannot write into the folder of {options.pid_file!r}")
+    if options.access_log is not None and options.access_log != "-":
+        try:
+            check_file(options.access_log)
+        except OSError as error:
+            raise OptionError(f"--access-log: {options.access_log!r}: {error.strerror}") from None
     if options.proxy.error_path is not None and not Path(options.proxy.error_path).is_dir():
         raise OptionError(f"--error-path: {options.proxy.error_path!r} is not a folder")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from chp_gevent import __version__, command_line, option_parsing
 from chp_gevent.options import OptionError, Options
+from chp_gevent.systemd import error_line
 
 USAGE = """\
 A configurable HTTP proxy: routes are added and removed at run time over a REST API.
@@ -21,6 +22,9 @@ General:
   -h, --help                       Show this text.
   -V, --version                    Show the version.
   --log-level LEVEL                debug, info, warn or error. [default: info]
+  --log-format FORMAT              chp (lines as CHP's) or json (an object a line). [default: chp]
+  --access-log FILE                Write a line for each request to this file, or - for the log's
+                                   output (default: no access log).
   --pid-file FILE                  Write the process id to this file while serving.
 
 Where to listen for clients:
@@ -150,7 +154,7 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> dict[
         return gunicorn_settings(parse(shlex.split(arguments), environ))
     except ValueError as error:
         # OptionError is one; so is a quote that shlex finds no end of.
-        sys.exit(f"error: CHP_ARGS: {error}")
+        sys.exit(error_line(f"error: CHP_ARGS: {error}"))
 
 
 def _leave_lost_folder() -> None:
@@ -174,4 +178,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         run(options)
     except OptionError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(error_line(f"error: {error}"))

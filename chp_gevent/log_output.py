@@ -62,10 +62,11 @@ class Output:
 
     Attributes:
         lost: how many texts could not be written since that was told.
+        whole: how many bytes of a text are written whole; longer ones in pieces.
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._write, self._whole = _way_to(descriptor)
+        self._write, self.whole = _way_to(descriptor)
         self.lost = 0
         self._lost_by = 0
         self._lost_since = 0.0
@@ -74,10 +75,10 @@ class Output:
     def put(self, text: bytes) -> bool:
         """Write a text or lose it; return whether it is written. Raises nothing."""
         try:
-            if len(text) <= self._whole:
+            if len(text) <= self.whole:
                 self._write(text)
             else:
-                for piece in whole_pieces(text, self._whole):
+                for piece in whole_pieces(text, self.whole):
                     self._write(piece)
         except OSError as error:
             self.lose(error)

@@ -1,6 +1,6 @@
-"""Log lines in CHP's form, on standard output: ``HH:MM:SS.mmm [ConfigProxy] info: …``.
+"""The log: lines on standard output, each written at once or dropped.
 
-No line is worth waiting for: see ``log_output``.
+No line is worth waiting for: see ``log_output``. What they look like is ``log_format``'s.
 """
 
 from __future__ import annotations
@@ -9,27 +9,13 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from typing import Any
 
 from gunicorn.glogging import Logger
 
+from chp_gevent.log_format import LEVELS, ChpFormat, LogFormat, log_format
 from chp_gevent.log_output import Output, secure_standard_streams, standard_output
-
-LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-}
-_NAMES = {
-    logging.DEBUG: "debug",
-    logging.INFO: "info",
-    logging.WARNING: "warn",
-    logging.ERROR: "error",
-    logging.CRITICAL: "error",
-}
-_COLOURS = {"debug": 34, "info": 32, "warn": 33, "error": 31}
+from chp_gevent.systemd import is_journal
 
 _STDOUT = 1
 
@@ -44,16 +30,12 @@ class LineHandler(logging.Handler):
     comes before the next one, or with the next call of ``flush``, as soon as it can be written.
     """
 
-    def __init__(self, descriptor: int, output: Output | None = None) -> None:
+    def __init__(
+        self, descriptor: int, output: Output | None = None, format: LogFormat | None = None
+    ) -> None:
         super().__init__()
         self._output = output or Output(descriptor)
-        colour = os.isatty(descriptor)
-        self._names = {
-            level: f"\x1b[{_COLOURS[name]}m{name}\x1b[39m" if colour else name
-            for level, name in _NAMES.items()
-        }
-        self._second = 0
-        self._time = ""
+        self._format = format or ChpFormat()
 
     def createLock(self) -> None:  # noqa: N802
         """Have no lock: a write is whole, and a process has one thread that logs."""
@@ -81,16 +63,8 @@ class LineHandler(logging.Handler):
         return output.put_losses(self.line(logging.makeLogRecord(record)).encode() + b"\n")
 
     def line(self, record: logging.LogRecord) -> str:
-        """Return the line; control characters from outside can't start a new one."""
-        second = int(record.created)
-        if second != self._second:
-            self._second = second
-            self._time = time.strftime("%H:%M:%S", time.localtime(second))
-        message = _printable(record.getMessage())
-        if record.exc_info:
-            message += "\n" + logging.Formatter().formatException(record.exc_info)
-        level = self._names.get(record.levelno) or record.levelname.lower()
-        return f"{self._time}.{int(record.msecs):03d} [ConfigProxy] {level}: {message}"
+        """Return the line of a record, without its end."""
+        return self._format.line(record, self._output.whole)
 
 
 class ProxyLogger(Logger):
@@ -98,7 +72,17 @@ class ProxyLogger(Logger):
 
     Its own news about processes is for ``--log-level debug``, its warnings are for all, and
     its debugging output, a dump of 130 settings at every start, is for nobody.
+
+    Attributes:
+        log_format: the name of the format, ``--log-format``.
     """
+
+    log_format = "chp"
+
+    @classmethod
+    def writing(cls, log_format: str) -> type[ProxyLogger]:
+        """Return the class with this format; gunicorn makes the logger, of a class alone."""
+        return type(cls.__name__, (cls,), {"log_format": log_format})
 
     def setup(self, cfg: Any) -> None:
         """Configure logging of the whole server; also called on a reload."""
@@ -106,7 +90,10 @@ class ProxyLogger(Logger):
         super().setup(cfg)
         _look_up_less()
         level = LEVELS.get(cfg.loglevel, logging.INFO)
-        handler = LineHandler(_STDOUT, standard_output(_STDOUT))
+        journal = is_journal(_STDOUT)
+        colour = os.isatty(_STDOUT)
+        lines = log_format(self.log_format, colour=colour, journal=journal)
+        handler = LineHandler(_STDOUT, standard_output(_STDOUT), lines)
         ours = logging.getLogger("chp_gevent")
         ours.setLevel(level)
         ours.propagate = False
@@ -137,9 +124,3 @@ def _look_up_less() -> None:
     logging.logThreads = False
     logging.logProcesses = False
     logging.logMultiprocessing = False
-
-
-def _printable(message: str) -> str:
-    if message.isprintable():
-        return message
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

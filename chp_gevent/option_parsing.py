@@ -93,6 +93,8 @@ def options(arguments: CommandLine, environ: Mapping[str, str]) -> Options:
         storage_backend=arguments.parsed("--storage-backend", _class_path),
         pid_file=arguments.text("--pid-file"),
         log_level=_set(arguments.parsed("--log-level", _log_level)),
+        log_format=_set(arguments.parsed("--log-format", _log_format)),
+        access_log=arguments.text("--access-log"),
         workers=arguments.integer("--workers", 1, _MAX_WORKERS) or _default_workers(),
         drain_timeout=_set(arguments.seconds("--drain-timeout", 0)),
         reload_drain_timeout=_set(arguments.seconds("--reload-drain-timeout", 0, 30 * 86_400)),
@@ -313,6 +315,12 @@ def _log_level(value: str) -> str:
     if value.lower() not in _LOG_LEVELS:
         raise ValueError("is not one of debug, info, warn, error")
     return _LOG_LEVELS[value.lower()]
+
+
+def _log_format(value: str) -> str:
+    if value.lower() not in ("chp", "json"):
+        raise ValueError("is not one of chp, json")
+    return value.lower()
 
 
 def _class_path(value: str) -> str:

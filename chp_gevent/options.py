@@ -161,6 +161,8 @@ class Options:
 
     ``max_requests`` is the number of requests after which a worker is replaced, 0 for never.
     ``worker_connections`` are open client connections of one worker, tunnels included.
+    ``log_format`` is ``chp`` or ``json``; ``access_log`` is a file, ``-`` for standard output, or
+    None for no access log.
     """
 
     listen: Address
@@ -176,6 +178,8 @@ class Options:
     storage_backend: str | None = None
     pid_file: str | None = None
     log_level: str = "info"
+    log_format: str = "chp"
+    access_log: str | None = None
     workers: int = 1
     drain_timeout: float = 30.0
     reload_drain_timeout: float = 86_400.0

@@ -10,7 +10,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from chp_gevent.arbiter import ProxyArbiter
+from chp_gevent.logs import ProxyLogger
 from chp_gevent.options import OptionError, Options, UnixAddress
+from chp_gevent.systemd import error_line
 
 APPLICATION = "chp_gevent.proxy.wsgi:application"
 
@@ -26,7 +28,7 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
             ProxyArbiter.adopt(arbiter, options)
         except OptionError as error:
             # Not raised: under the gunicorn command it would end in a traceback.
-            print(f"error: {error}", file=sys.stderr)
+            print(error_line(f"error: {error}"), file=sys.stderr)
             sys.exit(1)
 
     def when_ready(arbiter: ProxyArbiter) -> None:
@@ -50,7 +52,7 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         "worker_connections": options.worker_connections,
         "timeout": _WORKER_TIMEOUT,
         "graceful_timeout": math.ceil(options.drain_timeout) + 1,
-        "logger_class": "chp_gevent.logs.ProxyLogger",
+        "logger_class": ProxyLogger.writing(options.log_format),
         "loglevel": options.log_level,
         "errorlog": "-",
         # gunicorn would put a socket for its own command line under the user's home.

@@ -67,6 +67,13 @@ ROW_WORDS: Final = (
     "open_tunnels",
     "accepting",  # 1 while the worker takes new connections
     "came_up",  # 1 once it has taken, or could have taken, a connection
+    # Counters again: failures of targets, by what went wrong.
+    "target_errors_name",
+    "target_errors_refused",
+    "target_errors_unreachable",
+    "target_errors_timeout",
+    "target_errors_tls",
+    "target_errors_other",
 )
 REQUESTS_WEB: Final = ROW_WORDS.index("requests_web")
 REQUESTS_WS: Final = ROW_WORDS.index("requests_ws")
@@ -82,6 +89,14 @@ OPEN_CONNECTIONS: Final = ROW_WORDS.index("open_connections")
 OPEN_TUNNELS: Final = ROW_WORDS.index("open_tunnels")
 ACCEPTING: Final = ROW_WORDS.index("accepting")
 CAME_UP: Final = ROW_WORDS.index("came_up")
+
+_TARGET_ERRORS: Final = "target_errors_"
+TARGET_ERRORS: Final = {
+    name.removeprefix(_TARGET_ERRORS): word
+    for word, name in enumerate(ROW_WORDS)
+    if name.startswith(_TARGET_ERRORS)
+}
+"""The word that counts each kind of failure of a target."""
 
 GAUGES: Final = (OPEN_CONNECTIONS, OPEN_TUNNELS, ACCEPTING)
 

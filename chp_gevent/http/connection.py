@@ -42,6 +42,7 @@ from chp_gevent.http.wire import (
 )
 
 if TYPE_CHECKING:
+    from chp_gevent.http.access import AccessEntry
     from chp_gevent.http.server import HTTPServer
 
 NEVER = float("inf")
@@ -445,6 +446,10 @@ class ClientConnection:
         its own before it lets an exception through; the stream is closed then.
         """
         self.switched = start_tunnel
+
+    def take_access_entry(self) -> AccessEntry | None:
+        """Return what an access log is to be told of the tunnel that this becomes, if anything."""
+        return None
 
     def take_early_data(self) -> bytes:
         """Return what the client sent behind an upgrade request."""

@@ -43,10 +43,10 @@ def request_environ(
     environ["RAW_URI"] = head.target
     environ["wsgi.input"] = body
     environ["chp.client"] = client
-    memo = head.section.memo
-    variables: dict[str, str] | None = memo.get("environ")
+    section = head.section
+    variables = section.variables
     if variables is None:
-        variables = memo["environ"] = _header_variables(head)
+        variables = section.variables = _header_variables(head)
     environ.update(variables)
     return environ
 

@@ -22,6 +22,7 @@ from gevent.event import Event
 from greenlet import greenlet
 
 from chp_gevent.http.acceptor import Acceptor
+from chp_gevent.http.access import Access, LoggedConnection
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
 from chp_gevent.http.hooks import ServerHooks
@@ -52,6 +53,7 @@ class HTTPServer:
         sockets: bound and listening, with the options that their connections are to have
             (``socket_options``).
         hooks: is told what happens.
+        access: is told of each request when it is over; None if nobody is.
         clock: returns monotonic time in seconds.
 
     Attributes:
@@ -69,8 +71,11 @@ class HTTPServer:
         sockets: Sequence[Any],
         hooks: ServerHooks,
         *,
+        access: Access | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.access = access
+        self._connection_class = ClientConnection if access is None else LoggedConnection
         self.app = app
         self.settings = settings
         self.hooks = hooks
@@ -192,7 +197,7 @@ class HTTPServer:
         environ["REMOTE_PORT"] = str(address[1]) if ip else ""
         sock.setblocking(False)
         if settings.tls is None:
-            return ClientConnection(self, Stream(sock, self._hub), peer, environ)
+            return self._connection_class(self, Stream(sock, self._hub), peer, environ)
         # Only wrap_socket needs one of gevent's.
         tls_sock = gevent_socket.socket(fileno=sock.detach())
         try:
@@ -200,7 +205,7 @@ class HTTPServer:
                 tls_sock, server_side=True, do_handshake_on_connect=False
             )
             tls_sock.setblocking(False)
-            return ClientConnection(self, TLSStream(tls_sock, self._hub), peer, environ)
+            return self._connection_class(self, TLSStream(tls_sock, self._hub), peer, environ)
         except BaseException as error:
             tls_sock.close()
             if not isinstance(error, OSError):

@@ -35,6 +35,7 @@ from chp_gevent.channel.segment import (
     REQUESTS_WEB,
     REQUESTS_WS,
     STARTS,
+    TARGET_ERRORS,
     Segment,
 )
 from chp_gevent.management.counters import Totals, management_row, read_totals, worker_rows
@@ -132,6 +133,17 @@ class Metrics(Collector):
             requests.add_metric([number, "ws"], row[REQUESTS_WS])
         yield restarts
         yield requests
+        yield self._target_errors([row for _, row in rows])
+
+    @staticmethod
+    def _target_errors(rows: list[memoryview[int]]) -> Metric:
+        errors = CounterMetricFamily(
+            "chp_target_errors", "Failures of targets by reason", labels=["reason"]
+        )
+        for reason, word in TARGET_ERRORS.items():
+            # All reasons, those that nothing has failed for too: a rate needs a first value.
+            errors.add_metric([reason], sum(row[word] for row in rows))
+        return errors
 
     def _process_metrics(self) -> Iterator[Metric]:
         pids = {"arbiter": self._arbiter_pid, "management": os.getpid()}

@@ -25,6 +25,7 @@ from chp_gevent.channel.segment import (
     REQUESTS_WEB,
     REQUESTS_WS,
     STATUS,
+    TARGET_ERRORS,
     Segment,
 )
 from chp_gevent.channel.subscriber import Subscriber
@@ -47,9 +48,6 @@ log = logging.getLogger("chp_gevent.proxy")
 
 HEALTH_PATH = "/_chp_healthz"
 _HEALTH = b'{"status":"OK"}'
-
-# Different clients and targets that the outgoing form of a header section is kept for.
-_MAX_MEMO = 8
 
 Handover = Callable[[ClientConnection, Any, bytes, ResponseHead, Route], None]
 
@@ -103,6 +101,7 @@ class ProxyApplication:
                 return self._upgrade(client, exchange, response, route, start_response)
             return self._answer(client, exchange, response, route, start_response)
         except TargetError as error:
+            self._row[TARGET_ERRORS[error.kind.value]] += 1
             return self._fail(503, str(error), head, websocket, start_response)
 
     # -- routing
@@ -165,14 +164,12 @@ class ProxyApplication:
             asked = joined_path(target.path, asked)
         line = f"{head.method} {asked} HTTP/1.1\r\n".encode("latin-1")
         # Derived from the header section alone (and who sent it where): remembered with it.
-        memo = head.section.memo
+        section = head.section
         key = (client.peer, websocket, target.origin)
-        fields = memo.get(key)
+        fields = section.forwarded.get(key)
         if fields is None:
             fields = self._request_fields(head, client.peer, target, websocket)
-            if len(memo) >= _MAX_MEMO:
-                memo.clear()
-            memo[key] = fields
+            section.keep_forwarded(key, fields)
         return line + fields
 
     def _path_prefix(self, route: Route) -> str:
@@ -247,13 +244,13 @@ class ProxyApplication:
     def _answer_fields(response: ResponseHead) -> AnswerFields:
         """Return the fields that go on to the client; remembered with their section."""
         section = response.section
-        answer: AnswerFields | None = section.memo.get("answer")
+        answer = section.answer
         if answer is None or response.fields is not section.fields:
             answer = AnswerFields(
                 header_fields.response_headers(response.fields, response.connection_options)
             )
             if response.fields is section.fields:
-                section.memo["answer"] = answer
+                section.answer = answer
         return answer
 
     def _passed_on(
@@ -270,6 +267,7 @@ class ProxyApplication:
                 yield piece
                 del piece
         except TargetError as error:
+            self._row[TARGET_ERRORS[error.kind.value]] += 1
             log.error("%s %s: %s", head.method, _logged(head), error)
             raise AnswerCut(str(error)) from error
         if counts:

@@ -8,17 +8,28 @@ import socket
 import ssl
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from gevent.monkey import get_original
+
+from chp_gevent.access_file import FileSink
+from chp_gevent.access_lines import access_lines
+from chp_gevent.access_log import BATCH_AFTER, AccessLog, OutputSink, Sink
 from chp_gevent.channel.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STATUS
+from chp_gevent.http.access import Access
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.section import WireError
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.wire import RequestHead
+from chp_gevent.log_output import standard_output
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.proxy.fairness import FairShare
 from chp_gevent.proxy.redirect import Redirect
+from chp_gevent.systemd import is_journal
+
+_STDOUT = 1
 
 # Descriptors that are not connections: listeners, event loop, journal, log, resolver …
 _OTHER_DESCRIPTORS = 48
@@ -67,7 +78,23 @@ def _room_for_redirects() -> int:
     return max(1, min(_MAX_REDIRECTS, _descriptors() // _DESCRIPTORS_PER_REDIRECT))
 
 
-def redirect_server(options: Options, sockets: Sequence[socket.socket]) -> HTTPServer:
+def access_log(options: Options, loop: Any) -> AccessLog | None:
+    """Return the access log of a worker whose event loop this is; None: there is to be none."""
+    if options.access_log is None:
+        return None
+    sink: Sink
+    if options.access_log == "-":
+        sink = OutputSink(standard_output(_STDOUT))
+    else:
+        sink = FileSink(options.access_log, get_original("_thread", "start_new_thread"))
+    journal = options.access_log == "-" and is_journal(_STDOUT)
+    lines = access_lines(options.log_format, journal=journal)
+    return AccessLog(lines, sink, loop.timer(BATCH_AFTER, BATCH_AFTER))
+
+
+def redirect_server(
+    options: Options, sockets: Sequence[socket.socket], access: Access | None
+) -> HTTPServer:
     """Return the server that redirects to HTTPS, for one worker: clients of all kinds ask it."""
     assert options.redirect is not None
     listen = options.listen
@@ -90,7 +117,7 @@ def redirect_server(options: Options, sockets: Sequence[socket.socket]) -> HTTPS
     )
     hooks = ServerHooks("redirect server", logging.getLogger("chp_gevent.proxy"))
     hooks.shares_sockets = options.workers > 1
-    return HTTPServer(app, settings, sockets, hooks)
+    return HTTPServer(app, settings, sockets, hooks, access=access)
 
 
 class WorkerHooks(ServerHooks):

@@ -6,6 +6,7 @@ import logging
 import time
 
 from chp_gevent.channel.segment import BYTES_FROM_CLIENTS, BYTES_TO_CLIENTS, OPEN_TUNNELS, Segment
+from chp_gevent.http.access import Access, AccessEntry
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.stream import Stream
@@ -27,10 +28,15 @@ class _RouteTunnel(Tunnel):
 class Upgrades:
     """Starts the tunnels of a worker and keeps account of them."""
 
-    def __init__(self, segment: Segment, row: memoryview[int]) -> None:
+    def __init__(
+        self, segment: Segment, row: memoryview[int], access: Access | None = None
+    ) -> None:
         self._activity = segment.activity
         self._row = row
         self.server: HTTPServer | None = None
+        self._access = access
+        # Of the access log, if there is one.
+        self._entries: dict[Tunnel, AccessEntry] = {}
         # Path and time of opening: for the log only, and only if it wants to know.
         self._opened: dict[Tunnel, tuple[str, float]] = {}
         # One bound method each for all tunnels: closures of theirs would cost 350 bytes.
@@ -74,13 +80,16 @@ class Upgrades:
             target.close()
             raise
         try:
-            self._run(tunnel, route, path)
+            self._run(client, tunnel, route, path)
         except BaseException:
             tunnel.reset()
             raise
 
-    def _run(self, tunnel: _RouteTunnel, route: Route, path: str) -> None:
+    def _run(self, client: ClientConnection, tunnel: _RouteTunnel, route: Route, path: str) -> None:
         tunnel.slot = route.slot
+        entry = client.take_access_entry()
+        if entry is not None:
+            self._entries[tunnel] = entry
         assert self.server is not None
         self.server.tunnels[tunnel] = None
         self._row[OPEN_TUNNELS] = len(self.server.tunnels)
@@ -98,6 +107,10 @@ class Upgrades:
         self.server.tunnels.pop(tunnel, None)
         self._row[OPEN_TUNNELS] = len(self.server.tunnels)
         self.server.made_room()
+        entry = self._entries.pop(tunnel, None)
+        if entry is not None and self._access is not None:
+            entry.sent, entry.ended = tunnel.bytes_to_client, time.monotonic()
+            self._access(entry)
         path, opened = self._opened.pop(tunnel, ("", 0.0))
         if opened:
             log.debug(

@@ -78,6 +78,8 @@ class ProxyWorker(GeventWorker):
     requests_before: int = 0
     # The server that redirects to HTTPS, if there is one.
     redirect: Any = None
+    # The access log, if there is one.
+    access: Any = None
     redirect_sockets: Sequence[socket.socket] = ()
     is_noted: bool = False
     # Set when the worker is to stop, once it serves.
@@ -135,7 +137,13 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
         from chp_gevent.proxy.https_only import HttpsOnly
-        from chp_gevent.proxy.serving import WorkerHooks, redirect_server, server_settings
+        from chp_gevent.proxy.logged import LoggedProxyApplication
+        from chp_gevent.proxy.serving import (
+            WorkerHooks,
+            access_log,
+            redirect_server,
+            server_settings,
+        )
         from chp_gevent.proxy.upgrades import Upgrades
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
@@ -155,8 +163,9 @@ class ProxyWorker(GeventWorker):
         table = RouteTable()
         self.subscriber = Subscriber(self.segment, self.journal, table, retire)
         self.subscriber.catch_up()
-        upgrades = Upgrades(self.segment, row)
-        proxy: Any = ProxyApplication(
+        self.access = access = access_log(self.options, gevent.get_hub().loop)
+        upgrades = Upgrades(self.segment, row, access)
+        proxy: Any = (ProxyApplication if access is None else LoggedProxyApplication)(
             self.options.proxy,
             table,
             self.subscriber,
@@ -173,10 +182,10 @@ class ProxyWorker(GeventWorker):
         self.hooks = hooks = WorkerHooks(row, self._other_rows())
         look_after(gevent.get_hub(), hooks.log)
         settings = server_settings(self.options, self.tls.public)
-        self.server = HTTPServer(app, settings, self.sockets, hooks)
+        self.server = HTTPServer(app, settings, self.sockets, hooks, access=access)
         upgrades.server = self.server
         if self.redirect_sockets:
-            self.redirect = redirect_server(self.options, self.redirect_sockets)
+            self.redirect = redirect_server(self.options, self.redirect_sockets, access)
 
     def _other_rows(self) -> list[memoryview[int]]:
         """Return the rows that other workers have, or may have after reloads."""
@@ -205,6 +214,8 @@ class ProxyWorker(GeventWorker):
         for server in servers:
             server.stop()
         self.upstream.close()
+        if self.access is not None:
+            self.access.close()
         # A second signal would end it in the middle of Python's own end, with a traceback.
         ignore_stop_signals()
 
@@ -249,9 +260,16 @@ class ProxyWorker(GeventWorker):
             # A signal may come at any point of the program.
             gevent.get_hub().loop.run_callback_threadsafe(self._stopping.set)
 
+    def handle_usr1(self, signal_number: int, frame: Any) -> None:
+        """Open the access log anew (SIGUSR1)."""
+        if self.access is not None:
+            self.access.reopen()
+
     def _beat(self) -> None:
         self.notify()
         logs.tell_losses()
+        if self.access is not None:
+            self.access.look_after(time.monotonic())
         self.hooks.look_around()
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()

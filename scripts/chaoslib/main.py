@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import re
 import signal
 import time
 from collections import Counter
@@ -22,13 +21,10 @@ from scripts.chaoslib.levels import WORKERS, Levels, baseline, wait_for_no_leaks
 from scripts.chaoslib.record import Record
 from scripts.chaoslib.target_process import Target, TargetProcess
 from scripts.chaoslib.traffic import Traffic
+from tests.crash_lines import CRASH
 from tests.integration.server import TOKEN, free_ports, start_proxy
 
 _SHOWN = 20
-# What the server logs when it is wrong; that a target broke off (TargetError) is none of that.
-_CRASH = re.compile(
-    "Traceback|Error in handler (?!.*TargetError)|error while answering|WORKER TIMEOUT|hangs"
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def run(seconds: float, seed: int, log_file: str | None, setting: Setting) -> bo
         except AssertionError as error:
             left.append(str(error))
     record.judge()
-    log = [line for line in proxy.log().splitlines() if _CRASH.search(line)]
+    log = [line for line in proxy.log().splitlines() if CRASH.search(line)]
     if log_file is not None:
         with Path(log_file).open("a", encoding="utf-8") as file:
             file.write(proxy.log() + "\n")

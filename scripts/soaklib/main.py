@@ -22,6 +22,7 @@ from soaklib.load import Load, started_programs
 from soaklib.plan import Slice, slices
 from soaklib.reading import Reading, read
 from soaklib.verdict import Row, Run
+from tests.crash_lines import CRASH
 from tests.integration.server import Proxy, start_proxy
 from tests.peers.upgrades import switched_client
 
@@ -30,8 +31,6 @@ STEADY_SECONDS = 1.2
 LOG_LINES = 20
 # Fewer of anything would leave some kinds out of a slice.
 FEWEST_A_SLICE = 50
-# What the server logs when something is wrong with itself.
-CRASH = re.compile("Traceback|error while answering|WORKER TIMEOUT|hangs|can't be compacted")
 # What it logs all the time here: changes, and the errors that are asked for.
 ORDINARY = re.compile(r"[Rr]out|(?:error|warn): (?:404|503) ")
 

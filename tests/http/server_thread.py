@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import gevent
 from gevent.event import Event
 
+from chp_gevent.http.access import Access
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
@@ -44,7 +45,9 @@ class ServerThread:
         settings: ServerSettings,
         *,
         listener: socket.socket | None = None,
+        access: Access | None = None,
     ) -> None:
+        self._access = access
         self.listener = listener or socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
         self.clock = ManualClock()
@@ -80,7 +83,12 @@ class ServerThread:
 
     def _run(self) -> None:
         self.server = HTTPServer(
-            self._application, self._settings, [self.listener], self._hooks, clock=self.clock
+            self._application,
+            self._settings,
+            [self.listener],
+            self._hooks,
+            access=self._access,
+            clock=self.clock,
         )
         self.server.start()
         self._end = Event()

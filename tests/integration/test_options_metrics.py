@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ import requests
 from tests.integration.option_servers import connects, start_server
 from tests.integration.server import TOKEN, Proxy, free_ports
 from tests.peers import RawTarget, fetch, get, response, wait_until
+from tests.peers.raw_target import Exchange, stalled
 from tests.peers.upgrades import echo, receive, switched, switched_client
 
 CHP_NAMES = {
@@ -188,3 +190,46 @@ def test_a_dead_statsd_host_costs_nothing_and_is_logged_once() -> None:
         wait_until(logged, 15, "a line about it")
         use(proxy)
     assert proxy.log().count("statsd") == 1
+
+
+def cut(exchange: Exchange) -> None:
+    """Send a part of an answer, and leave."""
+    exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+    exchange.close()
+
+
+def test_failures_of_targets_are_counted_by_their_reason() -> None:
+    port = free_ports(1)[0]
+    flags = ("--metrics-port", str(port), "--metrics-ip", "127.0.0.1", "--proxy-timeout", "300")
+    with (
+        RawTarget(stalled(threading.Event())) as silent,
+        RawTarget(cut) as cutting,
+        start_server(*flags) as proxy,
+    ):
+        targets = {
+            "refused": f"http://127.0.0.1:{free_ports(1)[0]}",
+            "unreachable": "http+unix://%2Fno%2Fsuch%2Fsocket",
+            "timeout": silent.url,
+            "tls": f"https://127.0.0.1:{proxy.api_port}",  # which speaks plain HTTP
+            "name": f"http://{'a' * 63}.invalid",
+            "other": cutting.url,
+        }
+        for reason, url in targets.items():
+            proxy.api.add(f"/{reason}", url)
+        for reason in targets:
+            with proxy.client() as client:
+                client.send(get(f"/{reason}", "Connection: close"))
+                client.read_to_end()
+        counted: dict[str, float] = {}
+
+        def all_are_counted() -> bool:
+            nonlocal counted
+            counted = {
+                name.split('"')[1]: value
+                for name, value in read(port).items()
+                if name.startswith("chp_target_errors_total{")
+            }
+            return all(counted.values())
+
+        wait_until(all_are_counted, 10, lambda: f"one of each: {counted}")
+        assert counted == dict.fromkeys(targets, 1.0)

@@ -25,6 +25,9 @@ from tests.peers.raw_target import stalled
 
 StartProxy = Callable[..., Proxy]
 
+# As CHP 5.3 writes it: JavaScript's toISOString().
+DATE = r"^20\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\d\.\d{3}Z"
+
 WAYS = ["cli"] if OTHER_COMMAND else ["cli", "gunicorn"]
 
 
@@ -46,7 +49,7 @@ def test_both_ways_of_starting_give_the_same_server(start_proxy: StartProxy, how
             rf"info: Proxy API at http://\S*{proxy.api_port}\S*/api/routes$",
             r"info: 201 POST /api/routes/user/a",
         ):
-            proxy.wait_for_log(r"\d\d:\d\d:\d\d\.\d\d\dZ? \[ConfigProxy\] " + line)
+            proxy.wait_for_log(DATE + r" \[ConfigProxy\] " + line)
 
 
 @pytest.mark.parametrize("how", WAYS)

@@ -46,6 +46,8 @@ def counted(segment: Segment) -> Segment:
         row[layout.ACTIVITY_COUNT] = 3
         row[STATUS + 200] = 7
     segment.row(1)[STATUS + 503] = 4
+    for number in range(2):
+        segment.row(number)[layout.TARGET_ERRORS["refused"]] = 2
     own = take_management_row(segment)
     own[API_ROUTE_GET], own[API_ROUTE_ADD], own[API_ROUTE_DELETE] = 1, 2, 3
     own[STATUS + 201] = 2
@@ -91,6 +93,8 @@ def value(text: str, sample: str) -> float:
         ('chp_worker_restarts_total{worker="0"}', 0),
         ('chp_worker_restarts_total{worker="1"}', 1),
         ('chp_worker_requests_total{kind="web",worker="1"}', 11),
+        ('chp_target_errors_total{reason="refused"}', 4),
+        ('chp_target_errors_total{reason="timeout"}', 0),
     ],
 )
 def test_a_sample_has_its_name_and_value(text: str, sample: str, expected: float) -> None:

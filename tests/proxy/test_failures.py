@@ -9,6 +9,7 @@ import ssl
 
 import pytest
 
+from chp_gevent.channel.segment import TARGET_ERRORS
 from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure, most_telling
 from chp_gevent.proxy.target_connection import TargetError, TargetTimeout
 
@@ -24,6 +25,10 @@ NO_CERTIFICATE.reason = "CERTIFICATE_VERIFY_FAILED"
 NO_CERTIFICATE.verify_message = "self-signed certificate"
 NO_TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
 NO_TLS.reason = "WRONG_VERSION_NUMBER"
+
+
+def test_each_kind_of_failure_is_counted_under_its_name() -> None:
+    assert set(TARGET_ERRORS) == {kind.value for kind in FailureKind}
 
 
 @pytest.mark.parametrize(
