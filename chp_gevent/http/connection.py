@@ -483,11 +483,11 @@ class ClientConnection:
         self.stream.shutdown_write()
         left = _LINGER_BYTES
         while left > 0:
-            self.stream.give_way()
             data = self.stream.read()
             if not data:
                 break
             left -= len(data)
+            self.stream.give_way()
 
     # -- what the event loop notices; always called from the hub
 

@@ -75,6 +75,8 @@ class HeaderSection:
             whatever the method).
         upgrade: the protocol asked for with ``Connection: upgrade``, lower case, or empty.
             HTTP/1.0 can't ask (RFC 9110, 7.8).
+        authenticates_connection: whether what carries these lines must carry no request of
+            another client any more.
         variables: of a request, the fields as ``http.environ`` gives them to applications, once
             it has.
         answer: of an answer, the fields that go on to a client, once they are known.
@@ -85,6 +87,7 @@ class HeaderSection:
     __slots__ = (
         "_memory",
         "answer",
+        "authenticates_connection",
         "chunked",
         "connection_options",
         "content_length",
@@ -117,6 +120,9 @@ class HeaderSection:
         self.upgrade = ""
         if "upgrade" in options and not http_1_0:
             self.upgrade = _upgrade(noted.get("upgrade", ()), fields)
+        self.authenticates_connection = "authorization" in noted and any(
+            value.partition(" ")[0].lower() in _OF_CONNECTIONS for value in noted["authorization"]
+        )
         self.variables: dict[str, str] | None = None
         self.answer: AnswerFields | None = None
         self.forwarded = _NOT_FORWARDED
@@ -135,6 +141,10 @@ class HeaderSection:
     def remembered_in(self, memory: SectionMemory) -> None:
         """Take note of what remembers these lines."""
         self._memory = memory
+
+
+# Schemes that authenticate a connection instead of a request (RFC 4559, 6).
+_OF_CONNECTIONS = ("ntlm", "negotiate")
 
 
 def _upgrade(values: Iterable[str], fields: Iterable[Field]) -> str:

@@ -6,7 +6,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from gevent import get_hub, getcurrent
 
@@ -99,12 +98,10 @@ class Turns:
             self._last = None
 
 
-_turns: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
-
-
 def turns(hub: Any) -> Turns:
-    """Return the turns of a hub's event loop."""
-    found = _turns.get(hub)
-    if found is None:
-        found = _turns[hub] = Turns(hub.loop)
+    """Return the turns of a hub's event loop; kept with the hub, where it is found soonest."""
+    try:
+        found: Turns = hub.turns_of_connections
+    except AttributeError:
+        found = hub.turns_of_connections = Turns(hub.loop)
     return found

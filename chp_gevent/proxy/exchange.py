@@ -12,7 +12,7 @@ from chp_gevent.http.answer import BufferedBody
 from chp_gevent.http.body import ClientGone
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
-from chp_gevent.http.wire import Buffer, RequestHead, ResponseHead
+from chp_gevent.http.wire import Buffer, ResponseHead
 from chp_gevent.proxy.headers import response_headers, trailer_headers
 from chp_gevent.proxy.target_connection import (
     TargetConnection,
@@ -28,17 +28,6 @@ _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 # Seconds that a target has to say 100 Continue to a client which waits for that; then it gets
 # one from us. Many servers never do (PHP's, WEBrick), and some clients wait for ever.
 _CONTINUE_AFTER = 1.0
-
-# Schemes that authenticate a connection instead of a request (RFC 4559, 6).
-_OF_CONNECTIONS = ("ntlm", "negotiate")
-
-
-def authenticates_connection(head: RequestHead) -> bool:
-    """Whether what carries this request must carry no request of another client any more."""
-    credentials = head.noted.get("authorization")
-    return credentials is not None and any(
-        value.partition(" ")[0].lower() in _OF_CONNECTIONS for value in credentials
-    )
 
 
 class Exchange:
@@ -262,7 +251,7 @@ class Exchange:
         sent = upload is None or upload.ready()
         if sent and clean and head.keep_alive and client.body.complete:
             self.over = True
-            if self._connection.bound or authenticates_connection(client.head):
+            if self._connection.bound or client.head.section.authenticates_connection:
                 self._pool.bind(self._connection, client)
             else:
                 self._pool.release(self._connection)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -92,7 +93,11 @@ class _PoolMixin:
         if connection.epoch != self.epoch:
             connection.close()
             return
-        connection.rest()
+        stream = connection.stream  # what ``rest`` does, 0.1 µs sooner
+        if stream is not None:
+            stream.on_unread = connection.close
+            stream.watch()
+            connection.idle_since = time.monotonic()
         pool = self.pool
         if pool is not None and len(pool.connections) < MAX_IDLE:
             pool.connections.append(connection)  # what _put_conn would do, 0.5 µs sooner
