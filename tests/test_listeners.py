@@ -56,6 +56,7 @@ def test_a_listener_is_given_to_gunicorn_and_nothing_is_left_unclosed(
     address = TcpAddress("127.0.0.1", 0) if kind == "tcp" else UnixAddress(str(tmp_path / "s"))
     (listener,) = open_listeners(address, "--", 5)
     name, family = listener.getsockname(), listener.family
+    gc.collect()  # what other tests have left
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         given = gunicorn_listener(listener, Settings(), None)

@@ -75,7 +75,7 @@ def test_the_commands_that_are_printed_do_what_is_shown(tmp_path: Path) -> None:
                 ["bash", "-c", f"{token[1]}\n{command}"],
                 capture_output=True,
                 text=True,
-                timeout=20,
+                timeout=90,
                 check=False,
             )
             assert done.stderr == "", command
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         env=environment(DEMO_VENV=str(folder)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 1
