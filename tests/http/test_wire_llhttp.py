@@ -87,6 +87,9 @@ def is_exception(head: RequestHead) -> str:
     if head.method not in METHODS:
         # RFC 9110, 9.1: a method is any token, and none of a proxy's business.
         return "a method that llhttp does not know"
+    if head.has_body and "upgrade" in head.connection_options and "upgrade" in head.noted:
+        # To llhttp its body is the new protocol's. It is forwarded without its Upgrade.
+        return "an upgrade with a body"
     return ""
 
 
