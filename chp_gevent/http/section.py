@@ -159,6 +159,8 @@ def _upgrade(values: Iterable[str], fields: Iterable[Field]) -> str:
     return protocols[0] if len(protocols) == 1 else ""
 
 
+# A header section has room for 20,000 options, which take 10 ms and more than a megabyte.
+_MAX_CONNECTION_OPTIONS = 100
 _NO_OPTIONS: frozenset[str] = frozenset()
 _KEEP_ALIVE = frozenset(("keep-alive",))
 
@@ -313,6 +315,8 @@ def _connection_options(noted: dict[str, list[str]]) -> frozenset[str]:
         return _NO_OPTIONS
     if len(values) == 1 and values[0] == "keep-alive":
         return _KEEP_ALIVE
+    if sum(value.count(",") for value in values) > _MAX_CONNECTION_OPTIONS:
+        raise WireError("too many connection options")
     return frozenset(
         option.strip(" \t").lower() for value in values for option in value.split(",")
     ) - {""}

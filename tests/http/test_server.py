@@ -219,6 +219,19 @@ class Sharing(ServerHooks):
         self.accepting.append(accepting)
 
 
+def test_an_idle_connection_does_not_keep_what_it_was_asked_last(
+    server: ServerThread, client: RawClient
+) -> None:
+    def keeps_something() -> bool:
+        (connection,) = server.server._connections
+        return hasattr(connection, "head") or hasattr(connection, "body")
+
+    for _ in range(2):  # and goes on to be asked
+        client.send(get("/one"))
+        assert client.read_response().body == b"one"
+        wait_until(lambda: not server.run(keeps_something), 5, "the request is forgotten")
+
+
 def test_a_server_tells_how_many_connections_it_has(log: logging.Logger) -> None:
     hooks = Sharing(log, 0.002, 0.0, 0.002)
     with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:

@@ -456,6 +456,22 @@ def test_connection_options_decide_whether_the_connection_lives_on(
         assert head.connection_options == frozenset(options)
 
 
+def test_more_connection_options_than_anybody_has_are_refused() -> None:
+    def lines(number: int) -> list[str]:
+        options = [f"a{i}" for i in range(number)]
+        half = number // 2
+        return [
+            f"Connection: {','.join(options[:half])}",
+            f"Connection: {','.join(options[half:])}",
+        ]
+
+    assert len(request(*lines(100)).connection_options) == 100
+    for parse in (request, response):
+        with pytest.raises(WireError, match="too many connection options") as refused:
+            parse(*lines(20_000))
+        assert refused.value.status == 400
+
+
 def test_a_response_that_lasts_until_the_end_of_its_connection_does_not_keep_it() -> None:
     assert not response("Connection: keep-alive").keep_alive
     assert response("Connection: keep-alive", asked_with="HEAD").keep_alive
