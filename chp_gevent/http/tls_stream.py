@@ -14,6 +14,7 @@ import ssl
 from typing import Any
 
 from chp_gevent.http.stream import READ, READ_SIZE, TCP_CLOSE, WRITE, Stream
+from chp_gevent.http.tls_records import stop_at_each_record
 from chp_gevent.http.wire import Buffer
 
 # What OpenSSL gives at once is part of one record (RFC 8446, 5.1): more needn't be allocated.
@@ -42,6 +43,8 @@ class TLSStream(Stream):
         self._end: bytes | OSError | None = None
         self._read_event = READ
         self._write_event = WRITE
+        if self._ssl is not None:
+            stop_at_each_record(self._ssl)
 
     def handshake(self) -> None:
         """Do the handshake, waiting as often as it takes. Raises ``OSError``."""

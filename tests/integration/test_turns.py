@@ -13,6 +13,7 @@ from tests.integration.option_servers import start_server, trusting
 from tests.integration.server import TOKEN, Proxy, start_proxy
 from tests.peers import RawClient, get
 from tests.peers.greedy import GreedyTarget, greedy
+from tests.peers.key_updates import can_update_keys, updating_keys
 from tests.peers.upgrades import SWITCHING, upgrade
 from tests.test_tls import Authority
 
@@ -159,3 +160,17 @@ def test_floods_through_tunnels_over_tls_do_not_hold_a_worker(
         clients = [server.client().socket for _ in range(4)]
         with greedy(*clients, first=upgrade("/").encode(), data=bytes(1 << 18)):
             assert worst(server.client) < BOUND
+
+
+@pytest.mark.skipif(not can_update_keys(), reason="OpenSSL is out of reach")
+def test_nothing_but_key_updates_does_not_hold_a_worker(
+    over_tls: Callable[[str], TLSServer],
+) -> None:
+    server = over_tls("http://127.0.0.1:9")
+    with server.client() as client:
+        assert isinstance(client.socket, ssl.SSLSocket)
+        # What OpenSSL's own calls need: a socket that blocks.
+        client.socket.settimeout(None)
+        with updating_keys(client.socket) as sent:
+            assert worst(server.client) < BOUND
+            assert sent[0] > 1000, "they were sent meanwhile"
