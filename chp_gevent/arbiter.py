@@ -56,6 +56,8 @@ _LOOK = 1.0
 _LOOK_WHILE_STARTING = 0.05
 # Seconds that a worker has to leave at once, before it is killed.
 _CUT_OFF_TIMEOUT = 5.0
+# Seconds that all workers have to leave when the server stops at once (SIGINT, SIGQUIT).
+_QUICK_STOP_TIMEOUT = 2
 # Where systemd (Type=notify) waits to hear that the server is ready.
 _NOTIFY_SOCKET = "NOTIFY_SOCKET"
 # The same trouble is logged so many seconds apart.
@@ -481,9 +483,16 @@ class ProxyArbiter(Arbiter):
         self._stopping = True
         self.segment.words[STOPPING] = 1
         self.management.restart_no_more()
+        if not graceful:
+            # What gunicorn gives workers that are told so while it waits for them. One that stands
+            # still (SIGSTOP) obeys no signal, and nothing is in flight that could be waited for.
+            self.cfg.set("graceful_timeout", _QUICK_STOP_TIMEOUT)
         self.WORKERS.update(self.draining)
         self.draining.clear()
         close_listeners(self.redirect_sockets, unlink=True)
+        # gunicorn's way fails, and with it the stop, when the file of a UNIX socket is gone.
+        close_listeners([listener.sock for listener in self.LISTENERS], unlink=True)
+        self.LISTENERS = []
         super().stop(graceful)
         self.management.stop(self.reap_workers, graceful=graceful)
         for listeners in self.sockets.values():

@@ -473,3 +473,26 @@ def test_a_signal_to_the_whole_group_ends_all_without_a_traceback(
     assert proxy.wait(10) == 0
     proxy.assert_nothing_left()
     assert "Traceback" not in proxy.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_unix_socket_whose_file_is_gone_does_not_disturb_the_end(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "proxy.sock"
+    with start_server("--socket", str(path), stop=number) as proxy:
+        wait_until(lambda: len(proxy.worker_pids()) == 1, 5, "the worker")
+        path.unlink()
+        proxy.signal(number)
+        assert proxy.wait(10) == 0
+    assert "Traceback" not in proxy.log()
+
+
+def test_a_stop_at_once_does_not_wait_for_a_worker_that_stands_still(
+    start_proxy: StartProxy,
+) -> None:
+    proxy = start_proxy(workers=2)
+    os.kill(min(proxy.worker_pids()), signal.SIGSTOP)
+    proxy.signal(signal.SIGINT)
+    assert proxy.wait(10) == 0
+    proxy.assert_nothing_left()
