@@ -360,7 +360,9 @@ class ProxyArbiter(Arbiter):
     def _cut_off_oldest(self) -> None:
         """End the workers that have drained for longest when there are too many that drain."""
         now = time.monotonic()
-        most = self.options.max_draining * self.num_workers
+        # Rows are those of the start. Workers that came since (SIGTTIN) must find one at a reload.
+        rows_left = self.segment.rows - 1 - _GENERATIONS * self.num_workers
+        most = max(0, min(self.options.max_draining * self.num_workers, rows_left))
         for pid in list(self.draining)[: max(0, len(self.draining) - most)]:
             if pid not in self._cut_off:
                 log.warning("too many workers drain (--max-draining): ending pid %s", pid)

@@ -496,3 +496,18 @@ def test_a_stop_at_once_does_not_wait_for_a_worker_that_stands_still(
     proxy.signal(signal.SIGINT)
     assert proxy.wait(10) == 0
     proxy.assert_nothing_left()
+
+
+def test_draining_workers_leave_rows_for_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when there are more workers than the server was started with (SIGTTIN)."""
+    arbiter = ProxyArbiter.__new__(ProxyArbiter)
+    arbiter.segment = Segment(rows=11, routes=1)
+    arbiter.options = Options(TcpAddress("", 0), TcpAddress("", 0), max_draining=8)
+    arbiter._num_workers = 3
+    arbiter._cut_off = {}
+    arbiter.draining = dict.fromkeys(range(6))
+    ended: list[int] = []
+    monkeypatch.setattr(ProxyArbiter, "kill_worker", lambda self, pid, sig: ended.append(pid))
+    arbiter._cut_off_oldest()
+    # Ten rows: three workers serve, a reload starts three more.
+    assert ended == [0, 1]
