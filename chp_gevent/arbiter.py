@@ -393,7 +393,7 @@ class ProxyArbiter(Arbiter):
             self._reload_again = True
             return
         try:
-            check_files(self.options)
+            check_error_path(self.options)
             tls = read_contexts(self.options)
         except OptionError as error:
             log.error("not reloaded, the workers go on: %s", error)
@@ -507,6 +507,11 @@ def check_files(options: Options) -> None:
     """Check what the server needs of the file system besides TLS files. Raises OptionError."""
     if options.pid_file is not None and not os.access(Path(options.pid_file).parent, os.W_OK):
         raise OptionError(f"--pid-file: cannot write into the folder of {options.pid_file!r}")
+    check_error_path(options)
+
+
+def check_error_path(options: Options) -> None:
+    """Check what workers need of the file system besides TLS files. Raises OptionError."""
     if options.proxy.error_path is not None and not Path(options.proxy.error_path).is_dir():
         raise OptionError(f"--error-path: {options.proxy.error_path!r} is not a folder")
 

@@ -498,6 +498,15 @@ def test_a_stop_at_once_does_not_wait_for_a_worker_that_stands_still(
     proxy.assert_nothing_left()
 
 
+def test_a_reload_does_not_need_the_folder_of_the_pid_file(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with start_server("--pid-file", str(folder / "proxy.pid")) as proxy:
+        shutil.rmtree(folder)
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for_log("reloaded: 1 new workers serve")
+
+
 def test_draining_workers_leave_rows_for_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when there are more workers than the server was started with (SIGTTIN)."""
     arbiter = ProxyArbiter.__new__(ProxyArbiter)
