@@ -30,6 +30,9 @@ from tests.peers import EchoTarget, RawClient, get, wait_until
 
 StartProxy = Callable[..., Proxy]
 
+# <sys/select.h>
+FD_SETSIZE = 1024
+
 pytestmark = pytest.mark.ours
 
 
@@ -505,6 +508,35 @@ def test_a_reload_does_not_need_the_folder_of_the_pid_file(tmp_path: Path) -> No
         shutil.rmtree(folder)
         proxy.signal(signal.SIGHUP)
         proxy.wait_for_log("reloaded: 1 new workers serve")
+
+
+def test_more_descriptors_than_select_takes_do_not_matter() -> None:
+    """The arbiter has one for each worker that serves or drains."""
+    read, write = os.pipe()
+    inherited = [read, write]
+    try:
+        while inherited[-1] < FD_SETSIZE + 64:
+            inherited.append(os.dup(write))
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, True)
+        port, api_port = free_ports(2)
+        flags = f"--ip 127.0.0.1 --port {port} --api-port {api_port} --workers 1"
+        with subprocess.Popen(
+            [sys.executable, "-m", "chp_gevent", *flags.split()],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            close_fds=False,
+        ) as process:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            assert any("Proxy API at" in line for line in lines)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+    finally:
+        for descriptor in inherited:
+            os.close(descriptor)
 
 
 def test_draining_workers_leave_rows_for_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
