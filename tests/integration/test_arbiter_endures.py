@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import trustme
 from chp_gevent.arbiter import ProxyArbiter
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options, TcpAddress
+from chp_gevent.server import gunicorn_settings
 from tests.integration import faulty_server as faults
 from tests.integration.faulty_server import faulty
 from tests.integration.option_servers import start_server
@@ -552,3 +554,17 @@ def test_draining_workers_leave_rows_for_a_reload(monkeypatch: pytest.MonkeyPatc
     arbiter._cut_off_oldest()
     # Ten rows: three workers serve, a reload starts three more.
     assert ended == [0, 1]
+
+
+def test_a_start_without_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arbiter: object, options: Options) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(ProxyArbiter, "adopt", fail)
+    settings = gunicorn_settings(Options(TcpAddress("", 0), TcpAddress("", 0)))
+    with pytest.raises(SystemExit) as end:
+        settings["on_starting"](SimpleNamespace())
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: cannot start: Cannot allocate memory\n"
