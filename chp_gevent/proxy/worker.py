@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -234,6 +235,15 @@ class ProxyWorker(GeventWorker):
             log.info("%d WebSockets closed, since the server stops", tunnels)
         elif self.server.busy:
             log.warning("%d connections cut off after the drain timeout", self.server.busy)
+
+    def init_signals(self) -> None:
+        """Ignore what means something to the arbiter only, and ends who does not know it.
+
+        A whole group gets it when a terminal is closed, or from ``kill -HUP -- -PGID``.
+        """
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
 
     def handle_quit(self, signal_number: int, frame: Any) -> None:
         """Leave at once (SIGINT, SIGQUIT); the kernel closes what is open."""

@@ -503,6 +503,15 @@ def test_a_stop_at_once_does_not_wait_for_a_worker_that_stands_still(
     proxy.assert_nothing_left()
 
 
+def test_a_hang_up_of_the_whole_group_is_a_reload(start_proxy: StartProxy) -> None:
+    """As when the terminal is closed."""
+    proxy = start_proxy(workers=2)
+    os.killpg(proxy.pid, signal.SIGHUP)
+    proxy.wait_for_log("reloaded: 2 new workers serve")
+    assert_serves(proxy)
+    assert "was sent SIGHUP" not in proxy.log()
+
+
 def test_a_reload_does_not_need_the_folder_of_the_pid_file(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
