@@ -216,8 +216,9 @@ class ProxyWorker(GeventWorker):
         open: they are closed with the last request. A server may begin to stop while this
         worker drains because of a reload.
         """
-        deadline = time.monotonic() + self.options.reload_drain_timeout
-        stops = False
+        stops = bool(self.segment.words[STOPPING])
+        timeout = self.options.drain_timeout if stops else self.options.reload_drain_timeout
+        deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             if not stops and self.segment.words[STOPPING]:
                 stops = True
