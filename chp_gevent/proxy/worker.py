@@ -52,6 +52,9 @@ class MemoryHeartbeat(WorkerTmp):
 
     def __init__(self, cfg: Any) -> None:
         self._tmp = os.fdopen(os.memfd_create("worker-heartbeat"), "w+b", 0)
+        if cfg.uid != os.geteuid() or cfg.gid != os.getegid():
+            # Only its owner may set its times (``gunicorn --user``).
+            os.fchown(self._tmp.fileno(), cfg.uid, cfg.gid)
 
 
 # gunicorn has no setting for this.
