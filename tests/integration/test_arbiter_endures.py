@@ -105,10 +105,17 @@ def take_away(certificates: Certificates) -> None:
     certificates.key.unlink()
 
 
+def put_pipe(certificates: Certificates) -> None:
+    """Have a pipe where the certificate was: to open it is to wait for a writer."""
+    certificates.cert.unlink()
+    os.mkfifo(certificates.cert)
+
+
 SPOILT = {
     "the key of another certificate": lambda each: each.renew(cert=False),
     "half a certificate": cut_short,
     "no key": take_away,
+    "a pipe": put_pipe,
     "an empty certificate": lambda each: each.cert.write_bytes(b""),
 }
 
@@ -134,6 +141,7 @@ def test_a_reload_with_files_that_cannot_be_used_is_refused_in_one_line(
         assert certificates.serial(proxy) == before
         assert proxy.worker_pids() == workers
         assert len(proxy.log().splitlines()) == lines + 1
+        certificates.cert.unlink()
         certificates.renew()
         proxy.signal(signal.SIGHUP)
         wait_until(lambda: certificates.serial(proxy) != before, 10, "the renewed certificate")
