@@ -57,6 +57,8 @@ _LOOK = 1.0
 _LOOK_WHILE_STARTING = 0.05
 # Seconds that a worker has to leave at once, before it is killed.
 _CUT_OFF_TIMEOUT = 5.0
+# Seconds that all workers have to leave when the server stops at once (SIGINT, SIGQUIT).
+_QUICK_STOP_TIMEOUT = 2
 # Where systemd (Type=notify) waits to hear that the server is ready.
 _NOTIFY_SOCKET = "NOTIFY_SOCKET"
 # The same trouble is logged so many seconds apart.
@@ -359,7 +361,9 @@ class ProxyArbiter(Arbiter):
     def _cut_off_oldest(self) -> None:
         """End the workers that have drained for longest when there are too many that drain."""
         now = time.monotonic()
-        most = self.options.max_draining * self.num_workers
+        # Rows are those of the start. Workers that came since (SIGTTIN) must find one at a reload.
+        rows_left = self.segment.rows - 1 - _GENERATIONS * self.num_workers
+        most = max(0, min(self.options.max_draining * self.num_workers, rows_left))
         for pid in list(self.draining)[: max(0, len(self.draining) - most)]:
             if pid not in self._cut_off:
                 log.warning("too many workers drain (--max-draining): ending pid %s", pid)
@@ -390,7 +394,7 @@ class ProxyArbiter(Arbiter):
             self._reload_again = True
             return
         try:
-            check_files(self.options)
+            check_error_path(self.options)
             tls = read_contexts(self.options)
         except OptionError as error:
             log.error("not reloaded, the workers go on: %s", error)
@@ -487,9 +491,16 @@ class ProxyArbiter(Arbiter):
         self._stopping = True
         self.segment.words[STOPPING] = 1
         self.management.restart_no_more()
+        if not graceful:
+            # What gunicorn gives workers that are told so while it waits for them. One that stands
+            # still (SIGSTOP) obeys no signal, and nothing is in flight that could be waited for.
+            self.cfg.set("graceful_timeout", _QUICK_STOP_TIMEOUT)
         self.WORKERS.update(self.draining)
         self.draining.clear()
         close_listeners(self.redirect_sockets, unlink=True)
+        # gunicorn's way fails, and with it the stop, when the file of a UNIX socket is gone.
+        close_listeners([listener.sock for listener in self.LISTENERS], unlink=True)
+        self.LISTENERS = []
         super().stop(graceful)
         self.management.stop(self.reap_workers, graceful=graceful)
         for listeners in self.sockets.values():
@@ -507,6 +518,11 @@ def check_files(options: Options) -> None:
             check_file(options.access_log)
         except OSError as error:
             raise OptionError(f"--access-log: {options.access_log!r}: {error.strerror}") from None
+    check_error_path(options)
+
+
+def check_error_path(options: Options) -> None:
+    """Check what workers need of the file system besides TLS files. Raises OptionError."""
     if options.proxy.error_path is not None and not Path(options.proxy.error_path).is_dir():
         raise OptionError(f"--error-path: {options.proxy.error_path!r} is not a folder")
 

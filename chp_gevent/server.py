@@ -30,6 +30,10 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
             # Not raised: under the gunicorn command it would end in a traceback.
             print(error_line(f"error: {error}"), file=sys.stderr)
             sys.exit(1)
+        except OSError as error:
+            # No descriptor or no memory for what the processes share.
+            print(f"error: cannot start: {error.strerror or error}", file=sys.stderr)
+            sys.exit(1)
 
     def when_ready(arbiter: ProxyArbiter) -> None:
         arbiter.ready()

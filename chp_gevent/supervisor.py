@@ -132,12 +132,12 @@ class ManagementSupervisor:
     def wait_until_ready(self, timeout: float) -> bool:
         """Wait for the first start to succeed, at most ``timeout`` seconds."""
         if self._ready_fd is not None:
-            select.select([self._ready_fd], [], [], timeout)
+            _wait_readable(self._ready_fd, timeout)
             self._look_whether_ready()
         return self._was_ready
 
     def _look_whether_ready(self) -> None:
-        if self._ready_fd is None or not select.select([self._ready_fd], [], [], 0)[0]:
+        if self._ready_fd is None or not _wait_readable(self._ready_fd, 0):
             return
         self._was_ready = bool(os.read(self._ready_fd, 1))
         os.close(self._ready_fd)
@@ -224,3 +224,13 @@ class ManagementSupervisor:
                     os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.02)
             reap()
+
+
+def _wait_readable(descriptor: int, timeout: float) -> bool:
+    """Wait until there is something to read, at most ``timeout`` seconds; False if there is not.
+
+    ``select.select`` takes no descriptor from 1024 on. The arbiter has one for each worker.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))

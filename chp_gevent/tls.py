@@ -8,6 +8,8 @@ So nothing here keeps an ``ssl`` object, and ``ssl`` is imported when a function
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -258,8 +260,15 @@ def _load_dhparam(context: ssl.SSLContext, path: str) -> None:
 
 
 def _check_pem(flag: str, path: str, mark: str, content: str) -> None:
-    """Check that a file can be read and has a PEM block that begins like ``mark``."""
+    """Check that a file can be read and has a PEM block that begins like ``mark``.
+
+    Nothing is read of what is no regular file: a pipe has nothing left for OpenSSL, which reads the
+    file again, and holds whoever opens it for as long as nobody writes to it.
+    """
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ValueError("it is not a regular file")
         with open(path, encoding="latin-1") as file:
             text = file.read()
     except (OSError, ValueError) as error:

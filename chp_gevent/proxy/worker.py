@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -51,6 +52,9 @@ class MemoryHeartbeat(WorkerTmp):
 
     def __init__(self, cfg: Any) -> None:
         self._tmp = os.fdopen(os.memfd_create("worker-heartbeat"), "w+b", 0)
+        if cfg.uid != os.geteuid() or cfg.gid != os.getegid():
+            # Only its owner may set its times (``gunicorn --user``).
+            os.fchown(self._tmp.fileno(), cfg.uid, cfg.gid)
 
 
 # gunicorn has no setting for this.
@@ -226,8 +230,9 @@ class ProxyWorker(GeventWorker):
         open: they are closed with the last request. A server may begin to stop while this
         worker drains because of a reload.
         """
-        deadline = time.monotonic() + self.options.reload_drain_timeout
-        stops = False
+        stops = bool(self.segment.words[STOPPING])
+        timeout = self.options.drain_timeout if stops else self.options.reload_drain_timeout
+        deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             if not stops and self.segment.words[STOPPING]:
                 stops = True
@@ -245,6 +250,15 @@ class ProxyWorker(GeventWorker):
             log.info("%d WebSockets closed, since the server stops", tunnels)
         elif self.server.busy:
             log.warning("%d connections cut off after the drain timeout", self.server.busy)
+
+    def init_signals(self) -> None:
+        """Ignore what means something to the arbiter only, and ends who does not know it.
+
+        A whole group gets it when a terminal is closed, or from ``kill -HUP -- -PGID``.
+        """
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
 
     def handle_quit(self, signal_number: int, frame: Any) -> None:
         """Leave at once (SIGINT, SIGQUIT); the kernel closes what is open."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import trustme
 from chp_gevent.arbiter import ProxyArbiter
 from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options, TcpAddress
+from chp_gevent.server import gunicorn_settings
 from tests.integration import faulty_server as faults
 from tests.integration.faulty_server import faulty
 from tests.integration.option_servers import start_server
@@ -29,6 +31,9 @@ from tests.integration.server import REPOSITORY, Proxy, free_ports, run_to_exit
 from tests.peers import EchoTarget, RawClient, get, wait_until
 
 StartProxy = Callable[..., Proxy]
+
+# <sys/select.h>
+FD_SETSIZE = 1024
 
 pytestmark = pytest.mark.ours
 
@@ -100,10 +105,17 @@ def take_away(certificates: Certificates) -> None:
     certificates.key.unlink()
 
 
+def put_pipe(certificates: Certificates) -> None:
+    """Have a pipe where the certificate was: to open it is to wait for a writer."""
+    certificates.cert.unlink()
+    os.mkfifo(certificates.cert)
+
+
 SPOILT = {
     "the key of another certificate": lambda each: each.renew(cert=False),
     "half a certificate": cut_short,
     "no key": take_away,
+    "a pipe": put_pipe,
     "an empty certificate": lambda each: each.cert.write_bytes(b""),
 }
 
@@ -129,6 +141,7 @@ def test_a_reload_with_files_that_cannot_be_used_is_refused_in_one_line(
         assert certificates.serial(proxy) == before
         assert proxy.worker_pids() == workers
         assert len(proxy.log().splitlines()) == lines + 1
+        certificates.cert.unlink()
         certificates.renew()
         proxy.signal(signal.SIGHUP)
         wait_until(lambda: certificates.serial(proxy) != before, 10, "the renewed certificate")
@@ -473,3 +486,102 @@ def test_a_signal_to_the_whole_group_ends_all_without_a_traceback(
     assert proxy.wait(10) == 0
     proxy.assert_nothing_left()
     assert "Traceback" not in proxy.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_unix_socket_whose_file_is_gone_does_not_disturb_the_end(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "proxy.sock"
+    with start_server("--socket", str(path), stop=number) as proxy:
+        wait_until(lambda: len(proxy.worker_pids()) == 1, 5, "the worker")
+        path.unlink()
+        proxy.signal(number)
+        assert proxy.wait(10) == 0
+    assert "Traceback" not in proxy.log()
+
+
+def test_a_stop_at_once_does_not_wait_for_a_worker_that_stands_still(
+    start_proxy: StartProxy,
+) -> None:
+    proxy = start_proxy(workers=2)
+    os.kill(min(proxy.worker_pids()), signal.SIGSTOP)
+    proxy.signal(signal.SIGINT)
+    assert proxy.wait(10) == 0
+    proxy.assert_nothing_left()
+
+
+def test_a_hang_up_of_the_whole_group_is_a_reload(start_proxy: StartProxy) -> None:
+    """As when the terminal is closed."""
+    proxy = start_proxy(workers=2)
+    os.killpg(proxy.pid, signal.SIGHUP)
+    proxy.wait_for_log("reloaded: 2 new workers serve")
+    assert_serves(proxy)
+    assert "was sent SIGHUP" not in proxy.log()
+
+
+def test_a_reload_does_not_need_the_folder_of_the_pid_file(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with start_server("--pid-file", str(folder / "proxy.pid")) as proxy:
+        shutil.rmtree(folder)
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for_log("reloaded: 1 new workers serve")
+
+
+def test_more_descriptors_than_select_takes_do_not_matter() -> None:
+    """The arbiter has one for each worker that serves or drains."""
+    read, write = os.pipe()
+    inherited = [read, write]
+    try:
+        while inherited[-1] < FD_SETSIZE + 64:
+            inherited.append(os.dup(write))
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, True)
+        port, api_port = free_ports(2)
+        flags = f"--ip 127.0.0.1 --port {port} --api-port {api_port} --workers 1"
+        with subprocess.Popen(
+            [sys.executable, "-m", "chp_gevent", *flags.split()],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            close_fds=False,
+        ) as process:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            assert any("Proxy API at" in line for line in lines)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+    finally:
+        for descriptor in inherited:
+            os.close(descriptor)
+
+
+def test_draining_workers_leave_rows_for_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when there are more workers than the server was started with (SIGTTIN)."""
+    arbiter = ProxyArbiter.__new__(ProxyArbiter)
+    arbiter.segment = Segment(rows=11, routes=1)
+    arbiter.options = Options(TcpAddress("", 0), TcpAddress("", 0), max_draining=8)
+    arbiter._num_workers = 3
+    arbiter._cut_off = {}
+    arbiter.draining = dict.fromkeys(range(6))
+    ended: list[int] = []
+    monkeypatch.setattr(ProxyArbiter, "kill_worker", lambda self, pid, sig: ended.append(pid))
+    arbiter._cut_off_oldest()
+    # Ten rows: three workers serve, a reload starts three more.
+    assert ended == [0, 1]
+
+
+def test_a_start_without_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arbiter: object, options: Options) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(ProxyArbiter, "adopt", fail)
+    settings = gunicorn_settings(Options(TcpAddress("", 0), TcpAddress("", 0)))
+    with pytest.raises(SystemExit) as end:
+        settings["on_starting"](SimpleNamespace())
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: cannot start: Cannot allocate memory\n"

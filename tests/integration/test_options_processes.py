@@ -219,6 +219,21 @@ def _accepts(proxy: Proxy) -> bool:
 
 
 @pytest.mark.ours
+def test_the_timeout_of_reloads_is_not_that_of_a_stop() -> None:
+    go_on = threading.Event()
+    with RawTarget(stalled(go_on, then=response(b"in time"))) as slow:
+        flags = ["--default-target", slow.url, "--reload-drain-timeout", "0"]
+        with start_server(*flags) as proxy, proxy.client() as client:
+            client.send(get("/"))
+            slow.wait_for_requests(1, complete=False)
+            proxy.signal(signal.SIGTERM)
+            wait_until(lambda: not _accepts(proxy), 5, "it no longer listens")
+            go_on.set()
+            assert client.read_response().body == b"in time"
+            assert proxy.wait(10) == 0
+
+
+@pytest.mark.ours
 def test_limits_of_requests_can_be_chosen(target: EchoTarget) -> None:
     flags = ["--max-request-line", "300", "--max-header-size", "1000", "--max-headers", "5"]
     with start_server(*flags, "--default-target", target.url) as proxy:

@@ -93,3 +93,13 @@ def test_a_worker_that_is_told_to_stop_before_it_serves_does_not_serve() -> None
     with gevent.Timeout(30):
         worker.run()
     assert server.drained
+
+
+def test_the_heartbeat_belongs_to_who_the_worker_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    owners: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda file, uid, gid: owners.append((uid, gid)))
+    ours = SimpleNamespace(uid=os.geteuid(), gid=os.getegid())
+    module.MemoryHeartbeat(ours).close()
+    assert owners == []
+    module.MemoryHeartbeat(SimpleNamespace(uid=ours.uid + 1, gid=ours.gid)).close()
+    assert owners == [(ours.uid + 1, ours.gid)]
