@@ -51,6 +51,8 @@ _HEALTH = b'{"status":"OK"}'
 
 # Different clients and targets that the outgoing form of a header section is kept for.
 _MAX_MEMO = 8
+# Bytes of such a form. Those of a route with long headers are not kept.
+_MAX_MEMO_BYTES = 4096
 
 Handover = Callable[[ClientConnection, Any, bytes, ResponseHead, Route], None]
 
@@ -181,9 +183,10 @@ class ProxyApplication:
         fields: bytes | None = memo.get(key)
         if fields is None:
             fields = self._request_fields(head, client.peer, target, websocket, forwarding, route)
-            if len(memo) >= _MAX_MEMO:
-                memo.clear()
-            memo[key] = fields
+            if len(fields) <= _MAX_MEMO_BYTES:
+                if len(memo) >= _MAX_MEMO:
+                    memo.clear()
+                memo[key] = fields
         return line + fields
 
     def _path_prefix(self, route: Route) -> str:

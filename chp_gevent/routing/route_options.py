@@ -18,6 +18,8 @@ NAMES: Final = frozenset(("strip_prefix", "change_origin", "timeout", "headers")
 # Seconds. That of --proxy-timeout, a millisecond, and a day: who writes more means milliseconds.
 _SHORTEST_TIMEOUT: Final = 0.001
 _LONGEST_TIMEOUT: Final = 86_400
+# Characters of all names and values. A target that is Node.js takes 16 KB of a whole head.
+_MAX_HEADERS: Final = 16_384
 # Characters of a name that a message quotes.
 _SHOWN: Final = 80
 
@@ -94,4 +96,6 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
         if not isinstance(text, str) or not is_value(text):
             raise ValueError(f"Invalid 'headers': that of {name!r} is not a value for a header")
         headers[name.lower()] = (name, text.strip(" \t"))
+    if sum(len(name) + len(text) for name, text in headers.values()) > _MAX_HEADERS:
+        raise ValueError(f"Invalid 'headers': they have more than {_MAX_HEADERS} characters")
     return tuple(headers.values())
