@@ -118,7 +118,7 @@ def test_requests_with_the_same_header_section_are_told_apart_by_their_routes(
         for _ in range(3):
             for number, each in enumerate(options):
                 assert client.request(get(f"/r{number}/x")).status == 200
-                got = target.request
+                got = target.requests[-1]
                 stripped = each.get("strip_prefix") is True
                 assert told(got) == (
                     ("/x", [f"/r{number}"]) if stripped else (f"/r{number}/x", [])
@@ -286,7 +286,7 @@ def test_every_worker_obeys_changed_options_as_soon_as_the_api_has_answered(
                 assert client.request(get("/r/x")).status == 200
                 if number % 20 == 0:
                     workers.add(proxy.worker_of(client))
-            got = target.request
+            got = target.requests[-1]
             assert told(got) == (("/x", ["/r"]) if stripped else ("/r/x", []))
             assert got.all("x-n") == [str(number)]
         proxy.api.add("/r", target.url)
