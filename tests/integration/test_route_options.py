@@ -17,7 +17,8 @@ from tests.integration.option_servers import start_server
 from tests.integration.server import REPOSITORY, Proxy, start_proxy
 from tests.peers import RawTarget, get, response, stalled
 from tests.peers.messages import Request
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.peers.raw_target import Exchange
+from tests.peers.upgrades import echo, receive, switched, switched_client, upgrade
 from tests.peers.waiting import wait_until
 
 pytestmark = pytest.mark.ours
@@ -261,11 +262,21 @@ def test_timeout_of_a_route_wins_over_proxy_timeout(target: RawTarget) -> None:
 
 
 def test_timeout_of_a_route_does_not_end_websockets(plain: Proxy, target: RawTarget) -> None:
+    """Neither one that says nothing for longer, nor one whose target is slow to accept it."""
     plain.api.add("/ws", target.url, timeout=SHORT, strip_prefix=True)
-    target.script(switched(echo))
+    accepted = threading.Event()
+
+    def accept_late(exchange: Exchange) -> None:
+        if exchange.stall(accepted):
+            switched(echo)(exchange)
+
+    target.script(accept_late)
     with plain.client() as client:
-        switched_client(client, "/ws")
-        assert not client.is_closed(3 * SHORT)
+        client.send(upgrade("/ws"))
+        assert not client.is_closed(2 * SHORT)
+        accepted.set()
+        assert client.read_head().status == 101
+        assert not client.is_closed(2 * SHORT)
         client.send("hello")
         assert receive(client, 5) == b"hello"
 
