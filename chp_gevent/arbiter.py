@@ -55,6 +55,8 @@ _READY_TIMEOUT = 20.0
 # Seconds between two looks at the children, and while workers are coming up.
 _LOOK = 1.0
 _LOOK_WHILE_STARTING = 0.05
+# Seconds that a worker serves at least before it is taken for one that can.
+_SHORT_LIFE = 5.0
 # Seconds that a worker has to leave at once, before it is killed.
 _CUT_OFF_TIMEOUT = 5.0
 # Seconds that all workers have to leave when the server stops at once (SIGINT, SIGQUIT).
@@ -209,13 +211,15 @@ class ProxyArbiter(Arbiter):
         util._setproctitle(f"master [{self.proc_name}]")
         try:
             self._attempt("starting workers", self.manage_workers)
-            while True:
+            while not self._stopping:
                 for number in self.wait_for_signals(timeout=self._patience()):
                     self._attempt("handling a signal", lambda n=number: self._obey(n))  # type: ignore[misc]
                 self._attempt("looking after hanging workers", self.murder_workers)
                 self._attempt("starting workers", self.manage_workers)
                 self._attempt("looking after the management process", self.management.supervise)
                 logs.tell_losses()
+            # A signal to stop was obeyed, and something went wrong while it was.
+            raise SystemExit(1)
         except (StopIteration, KeyboardInterrupt):
             self.halt()
         except HaltServer as end:
@@ -328,8 +332,9 @@ class ProxyArbiter(Arbiter):
     def _note_who_serves(self) -> None:
         for pid, worker in list(self.WORKERS.items()):
             if worker.row[ACCEPTING]:
-                if not worker.is_noted:
-                    worker.is_noted = self._has_served = True
+                self._has_served = True
+                if not worker.is_noted and worker.lifetime > _SHORT_LIFE:
+                    worker.is_noted = True
                     self._boots.succeeded()
             elif worker.came_up:
                 # Told to stop by somebody else. It may drain for hours: another takes its place.
@@ -464,7 +469,7 @@ class ProxyArbiter(Arbiter):
         self._has_served = self._has_served or came_up
         self._forget_worker(worker)
         code = os.waitstatus_to_exitcode(status)
-        if code == -signal.SIGKILL:
+        if code == -signal.SIGKILL and not self._stopping:
             log.error("Worker (pid:%s) was sent SIGKILL! Perhaps out of memory?", pid)
         elif code < 0:
             # SIGTERM is how a worker is stopped, and may come once more while it leaves.
@@ -472,12 +477,17 @@ class ProxyArbiter(Arbiter):
             log.log(level, "Worker (pid:%s) was sent %s!", pid, signal.Signals(-code).name)
         elif code and came_up:
             log.error("Worker (pid:%s) exited with code %s.", pid, code)
-        if came_up or not code or self._stopping:
+        if not code or self._stopping:
             return
-        if not self._has_served:
-            raise HaltServer("no worker can be started", self.WORKER_BOOT_ERROR)
-        pause = self._boots.failed()
-        log.error("worker (pid %s) could not start; trying again in %g s", pid, pause)
+        if not came_up:
+            if not self._has_served:
+                raise HaltServer("no worker can be started", self.WORKER_BOOT_ERROR)
+            pause = self._boots.failed()
+            log.error("worker (pid %s) could not start; trying again in %g s", pid, pause)
+        elif code != -signal.SIGKILL and worker.lifetime < _SHORT_LIFE:
+            # It would do so again and again. One that was killed from outside would not.
+            pause = self._boots.failed()
+            log.error("worker (pid %s) ended at once; starting another in %g s", pid, pause)
 
     def _forget_worker(self, worker: Any) -> None:
         """Close the heartbeat of a worker that has ended, and zero the gauges of its row."""

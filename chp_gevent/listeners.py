@@ -77,7 +77,9 @@ def close_listeners(listeners: list[socket.socket], *, unlink: bool) -> None:
         listener.close()
         if unlink and listener.family == socket.AF_UNIX and name:
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                # Another server may have its socket there by now.
+                if _identity(name) == _bound.get(name):
+                    os.unlink(name)
 
 
 def _open_name(name: str, port: int, backlog: int) -> list[socket.socket]:
@@ -127,12 +129,23 @@ def _open_tcp(family: int, sockaddr: tuple[object, ...], backlog: int) -> socket
     return _listening(listener, sockaddr, backlog)
 
 
+# Device and inode of each UNIX socket that this process has bound, by path.
+_bound: dict[str, tuple[int, int]] = {}
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 def _open_unix(path: str, backlog: int) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise OSError(errno.EEXIST, "exists and is not a socket")
         _remove_if_dead(path)
-    return _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path, backlog)
+    listener = _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path, backlog)
+    _bound[path] = _identity(path)
+    return listener
 
 
 def _listening(

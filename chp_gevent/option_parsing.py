@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from chp_gevent.command_line import CommandLine
 from chp_gevent.cpus import usable_cpus
+from chp_gevent.custom_headers import fault_of_name, is_value
 from chp_gevent.http.https_location import HTTPS_PORT
 from chp_gevent.options import (
     Address,
@@ -46,24 +47,9 @@ _LOG_LEVELS = {
     "warning": "warn",
 }
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_NOT_IN_FIELD_VALUES = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 _STATSD_PREFIX = re.compile(r"[^\s:|@]+")
 
-_OWN_HEADERS = frozenset(
-    # they frame the message or belong to the connection
-    (
-        "connection",
-        "content-length",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
 _AUTH_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 _T = TypeVar("_T")
@@ -269,11 +255,9 @@ def _custom_headers(headers: list[str]) -> tuple[tuple[str, str], ...]:
         name, colon, value = (part.strip() for part in header.partition(":"))
         if not colon or not name:
             raise OptionError(f"A colon was expected in custom header: {_one_line(header.strip())}")
-        if not _TOKEN.fullmatch(name):
-            raise OptionError(f"--custom-header: {name!r} is not a name for a header")
-        if name.lower() in _OWN_HEADERS:
-            raise OptionError(f"--custom-header: {name!r} is set by the proxy itself")
-        if _NOT_IN_FIELD_VALUES.search(value):
+        if fault := fault_of_name(name):
+            raise OptionError(f"--custom-header: {name!r} {fault}")
+        if not is_value(value):
             raise OptionError(f"--custom-header: {value!r} is not a value for a header")
         values[name] = value
     return tuple(values.items())

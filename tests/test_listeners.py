@@ -80,3 +80,14 @@ def test_who_may_connect_to_a_unix_socket_is_the_umask_s_to_say(
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == mode
     close_listeners(listeners, unlink=True)
+
+
+def test_the_socket_of_another_server_is_left_where_it_is(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "s"))
+    first = open_listeners(address, "--", 5)
+    os.unlink(address.path)
+    second = socket.socket(socket.AF_UNIX)
+    second.bind(address.path)
+    close_listeners(first, unlink=True)
+    assert os.path.exists(address.path)
+    second.close()

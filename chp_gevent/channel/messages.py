@@ -1,7 +1,8 @@
 """The records of the journal: changes of the routing table as bytes.
 
 A record is a length (4 bytes, little-endian) and so many bytes of MessagePack: an array
-of a tag and the fields. Pure: no I/O.
+of a tag and the fields. What is added to a record comes at its end: who does not know it skips it,
+and who misses it takes the default. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+
+from chp_gevent.routing.route_options import RouteOptions
 
 LENGTH_BYTES: Final = 4
 
@@ -21,20 +24,24 @@ class Add(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
         target: URL of the target.
         slot: index of the route's activity slot.
         data: the JSON object as the API shows it, without ``last_activity``.
+        options: what it says about how requests are forwarded.
     """
 
     path: str
     target: str
     slot: int
     data: bytes
+    options: RouteOptions | None = None
 
 
-class AddWithoutData(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
-    """``Add`` as a worker reads it: the same record, its last field skipped."""
+class AddWithRawData(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
+    """``Add`` as a worker reads it: the same record, of which ``data`` is not copied."""
 
     path: str
     target: str
     slot: int
+    data: msgspec.Raw
+    options: RouteOptions | None = None
 
 
 class Remove(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
@@ -47,7 +54,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 # Decode one record without its length; raise ``msgspec.DecodeError`` on anything else.
 decode = msgspec.msgpack.Decoder(Add | Remove).decode
-decode_without_data = msgspec.msgpack.Decoder(AddWithoutData | Remove).decode
+decode_with_raw_data = msgspec.msgpack.Decoder(AddWithRawData | Remove).decode
 
 
 def encode(message: Add | Remove) -> bytes:

@@ -13,6 +13,7 @@ import msgspec
 from chp_gevent.channel import messages
 from chp_gevent.channel.journal import Journal, JournalReader, JournalWriter
 from chp_gevent.channel.segment import FRESH_SLOT, Segment
+from chp_gevent.routing.route_options import RouteOptions
 
 log = logging.getLogger("chp_gevent.channel")
 
@@ -34,6 +35,7 @@ class StoredRoute(msgspec.Struct, frozen=True, gc=False):
         slot: index of the route's activity slot.
         data: the JSON object as the API shows it, encoded, without ``last_activity``.
         size: how many bytes the route takes in the journal.
+        options: what ``data`` says about how requests are forwarded.
     """
 
     path: str
@@ -41,6 +43,7 @@ class StoredRoute(msgspec.Struct, frozen=True, gc=False):
     slot: int
     data: bytes
     size: int
+    options: RouteOptions | None = None
 
 
 class Publisher:
@@ -110,7 +113,7 @@ class Publisher:
                 if isinstance(change, messages.Add):
                     size = messages.LENGTH_BYTES + len(record)
                     routes[change.path] = StoredRoute(
-                        change.path, change.target, change.slot, change.data, size
+                        change.path, change.target, change.slot, change.data, size, change.options
                     )
                     freed.pop(change.slot, None)
         self._freed = freed
@@ -119,7 +122,9 @@ class Publisher:
         self._writer.resume_at(reader.generation)
         return len(routes)
 
-    def add(self, path: str, target: str, data: bytes) -> StoredRoute:
+    def add(
+        self, path: str, target: str, data: bytes, options: RouteOptions | None = None
+    ) -> StoredRoute:
         """Publish a route; its activity is now.
 
         A route with the same path is replaced and keeps its activity slot. So does one whose
@@ -130,6 +135,7 @@ class Publisher:
             path: the canonical path (``routing.paths.route_path``).
             target: URL of the target.
             data: the JSON object as the API shows it, encoded, without ``last_activity``.
+            options: what ``data`` says about how requests are forwarded.
 
         Raises:
             RouteLimitReached: there are as many routes as activity slots.
@@ -140,7 +146,7 @@ class Publisher:
         old = self._routes.get(path)
         slot = self._take_slot(path) if old is None else old.slot
         try:
-            record = messages.encode(messages.Add(path, target, slot, data))
+            record = messages.encode(messages.Add(path, target, slot, data, options))
             self._activity[slot] = self._clock()
             self._writer.append(record)
         except Exception:
@@ -148,7 +154,7 @@ class Publisher:
                 self._freed = {slot: path, **self._freed}
                 self._resting[path] = slot
             raise
-        route = self._routes[path] = StoredRoute(path, target, slot, data, len(record))
+        route = self._routes[path] = StoredRoute(path, target, slot, data, len(record), options)
         self._live_bytes += route.size - (0 if old is None else old.size)
         self._compact_if_due()
         return route
@@ -215,7 +221,9 @@ class Publisher:
             return
         try:
             self._writer.compact(
-                messages.encode(messages.Add(route.path, route.target, route.slot, route.data))
+                messages.encode(
+                    messages.Add(route.path, route.target, route.slot, route.data, route.options)
+                )
                 for route in self._routes.values()
             )
             self._retry_at = 0

@@ -75,7 +75,7 @@ class Subscriber:
     def _apply(self, batch: Batch, removed: list[Route]) -> None:
         if batch.starts_over:
             self._unconfirmed = {route.prefix for route in self._table}
-        decode = messages.decode_without_data
+        decode = messages.decode_with_raw_data
         table = self._table
         unconfirmed = self._unconfirmed
         # Targets that several routes share are kept once.
@@ -86,7 +86,7 @@ class Subscriber:
                 self._remove(change.path, removed)
                 continue
             target = targets.setdefault(change.target, change.target)
-            replaced = table.add(Route(change.path, target, change.slot))
+            replaced = table.add(Route(change.path, target, change.slot, change.options))
             if unconfirmed:
                 unconfirmed.discard(change.path)
             if replaced is not None and replaced.target != target:

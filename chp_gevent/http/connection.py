@@ -51,6 +51,10 @@ NEVER = float("inf")
 # its connection is to be closed: closing at once would reset it and destroy our answer.
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 4 << 20
+# The same, and the time for the rest of a request's head, when the server stops: others wait for
+# the next one to start.
+_LAST_LINGER_SECONDS = 0.5
+_HEAD_SECONDS = 1.0
 
 # Bytes of requests that are read at once, and that are read ahead while one is being answered.
 # What lies behind a request is copied with each, so that more would cost pipelines more.
@@ -483,7 +487,10 @@ class ClientConnection:
     def _linger(self) -> None:
         """Let the client read our answer before the connection is gone (RFC 9112, 9.6)."""
         self._state = _CLOSING
-        self.deadline = self._server.clock() + _LINGER_SECONDS
+        draining = self._server.draining
+        self.deadline = self._server.clock() + (
+            _LAST_LINGER_SECONDS if draining else _LINGER_SECONDS
+        )
         self.stream.shutdown_write()
         left = _LINGER_BYTES
         while left > 0:
@@ -565,6 +572,11 @@ class ClientConnection:
         """Raise ``error`` in the connection's greenlet, wherever it waits."""
         if self._greenlet is not None and not self._greenlet.dead:
             self._greenlet.throw(error)
+
+    def give_up_head(self, now: float) -> None:
+        """Give the rest of a request's head some seconds: the server ends."""
+        if self._state is _HEAD:
+            self.deadline = min(self.deadline, now + _HEAD_SECONDS)
 
     def expire_soon(self, now: float) -> None:
         """Close the connection soon if nobody has asked for anything (the server drains)."""

@@ -9,8 +9,6 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from chp_gevent.http.peer import Peer
-
 if TYPE_CHECKING:
     from chp_gevent.http.answer import AnswerFields
 
@@ -55,7 +53,7 @@ class Field(NamedTuple):
     cgi: str
 
 
-ForwardedKey = tuple[Peer, bool, str]
+ForwardedKey = tuple[object, ...]
 
 # Of sections from which nothing has gone on, so that each needs no dictionary of its own.
 _NOT_FORWARDED: dict[ForwardedKey, bytes] = {}

@@ -120,6 +120,12 @@ class HTTPServer:
             connection.expire_soon(now)
         self._check_all(now)
 
+    def give_up_heads(self) -> None:
+        """Give up soon the clients that are sending the head of a request; nobody serves them."""
+        now = self.clock()
+        for connection in self._connections:
+            connection.give_up_head(now)
+
     def join(self, seconds: float, *, tunnels: bool = True) -> bool:
         """Wait until no connection is open; False if that takes too long.
 

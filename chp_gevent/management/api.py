@@ -179,6 +179,8 @@ class Api:
         return Answer(204 if removed else 404)
 
     def _bad_data(self, data: object, message: str) -> Answer:
+        if isinstance(data, dict) and "headers" in data:
+            data = {**data, "headers": "..."}  # which may hold secrets of the target
         shown = encode(data)[:_LOGGED_DATA_LENGTH].decode("utf-8", "replace")
         self._log.warning("Bad POST data: %s", shown)
         return _failure(400, message)

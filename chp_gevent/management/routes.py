@@ -17,6 +17,7 @@ from chp_gevent.channel.publisher import Publisher, RouteLimitReached, StoredRou
 from chp_gevent.management.stores import RouteData, Store
 from chp_gevent.management.timestamps import IsoFormatter, parse_iso8601
 from chp_gevent.routing.paths import host_route_path, is_utf8, route_path
+from chp_gevent.routing.route_options import RouteOptions, route_options
 from chp_gevent.routing.target_url import check_target_url
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class Routes:
                 with host routing, as in CHP.
 
         Raises:
-            InvalidRoute: there is no ``target`` that could be one.
+            InvalidRoute: there is no ``target`` that could be one, or an option of the route can't
+                be used.
             RouteLimitReached: there are as many routes as the server can hold.
             StoreFailed: the storage backend did not take it.
             OSError: there is no memory left for it.
@@ -105,14 +107,15 @@ class Routes:
                 check_target_url(target)
             except ValueError as error:
                 raise InvalidRoute(f"Invalid target: it {error}") from None
+        options = _options(data)
         data.pop("last_activity", None)
         if self._host_routing and path != "/":
             data["host"] = path.split("/", 2)[1]
         self._log.info("Adding route %s -> %s", path, target)
         if self._store is None:
-            self._publisher.add(path, target, encode(data))
+            self._publisher.add(path, target, encode(data), options)
         else:
-            self._store_and_publish(self._store, path, target, data)
+            self._store_and_publish(self._store, path, target, data, options)
         self._log.info("Route added %s -> %s", path, target)
 
     def remove(self, path: str) -> bool:
@@ -133,13 +136,20 @@ class Routes:
                 self._store.remove(path)
             return self._publisher.remove(path)
 
-    def _store_and_publish(self, store: Store, path: str, target: str, data: RouteData) -> None:
+    def _store_and_publish(
+        self,
+        store: Store,
+        path: str,
+        target: str,
+        data: RouteData,
+        options: RouteOptions | None,
+    ) -> None:
         with self._changing:
             before = self._publisher.get(path)
             with _store_failures():
                 store.add(path, dict(data))
             try:
-                self._publisher.add(path, target, encode(data))
+                self._publisher.add(path, target, encode(data), options)
             except (RouteLimitReached, OSError):
                 with _store_failures():
                     if before is None:
@@ -212,6 +222,7 @@ class Routes:
             raise InvalidRoute("it has no target")
         if not is_utf8(path):
             raise InvalidRoute("its path is not UTF-8")
+        options = _options(data)
         try:
             check_target_url(target)
             encoded = encode(data)
@@ -220,7 +231,7 @@ class Routes:
         present = self._publisher.get(path)
         if present is not None and present.data == encoded:
             return
-        route = self._publisher.add(path, target, encoded)
+        route = self._publisher.add(path, target, encoded, options)
         if last_activity is not None and present is None:
             self._activity[route.slot] = last_activity / 1000
 
@@ -255,6 +266,14 @@ class Routes:
         if self._store is not None:
             with _store_failures():
                 self._store.close()
+
+
+def _options(data: RouteData) -> RouteOptions | None:
+    """Return the options in what was posted. Raises ``InvalidRoute``."""
+    try:
+        return route_options(data)
+    except ValueError as error:
+        raise InvalidRoute(str(error)) from None
 
 
 @contextmanager

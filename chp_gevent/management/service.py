@@ -202,6 +202,7 @@ class ManagementService:
         try:
             for server in self._servers:
                 server.drain()
+                server.give_up_heads()
             gevent.joinall([gevent.spawn(each.join, DRAIN_TIMEOUT) for each in self._servers])
             self._flush_statsd()
             self._save_activity()

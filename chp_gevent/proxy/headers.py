@@ -10,7 +10,7 @@ import re
 import string
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from chp_gevent.http.answer import Headers
 from chp_gevent.http.peer import Peer
@@ -166,6 +166,31 @@ def _kept_headers(sent: dict[str, str], peer: Peer, host: str, websocket: bool) 
     if not websocket or sent.get("x-forwarded-host"):
         headers.append(("X-Forwarded-Host", host_of_client))
     return headers
+
+
+def with_prefix(headers: Headers, prefix: str, *, kept: bool) -> Headers:
+    """Return ``headers`` with ``X-Forwarded-Prefix``: what was cut off the path of a request.
+
+    If it was cut in several places, the outermost comes first, in one path: what a trusted peer
+    has cut (``/outer``), then we (``/inner``), is ``/outer/inner``.
+
+    Args:
+        headers: those of the request as they go on.
+        prefix: of the route, decoded; nothing was cut off if it is ``/``.
+        kept: whether the peer is believed that it cut something off before us.
+    """
+    result, cut = [], ""
+    for name, value in headers:
+        if _meaning(name.lower()) != "x-forwarded-prefix":
+            result.append((name, value))
+        elif kept and name.lower() == "x-forwarded-prefix":
+            cut += "".join(part.strip(" \t").rstrip("/") for part in value.split(","))
+    if prefix != "/":
+        # Some take a comma for the end of one prefix.
+        cut += quote(prefix, safe="/:@!$&'()*+;=~")
+    if cut:
+        result.append(("X-Forwarded-Prefix", cut))
+    return result
 
 
 def _scheme(secure: bool, websocket: bool) -> str:

@@ -107,6 +107,12 @@ class ProxyWorker(GeventWorker):
         self.redirect_sockets = redirect_sockets
         self.row = segment.row(row)
         self.row[ACCEPTING] = self.row[CAME_UP] = 0
+        self._made_at = time.monotonic()
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds since the arbiter made this worker."""
+        return time.monotonic() - self._made_at
 
     @property
     def came_up(self) -> bool:
@@ -231,11 +237,14 @@ class ProxyWorker(GeventWorker):
         worker drains because of a reload.
         """
         stops = bool(self.segment.words[STOPPING])
+        if stops:
+            self.server.give_up_heads()
         timeout = self.options.drain_timeout if stops else self.options.reload_drain_timeout
         deadline = time.monotonic() + timeout
         while (left := deadline - time.monotonic()) > 0:
             if not stops and self.segment.words[STOPPING]:
                 stops = True
+                self.server.give_up_heads()
                 deadline = min(deadline, time.monotonic() + self.options.drain_timeout)
                 continue
             self._beat()

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from chp_gevent.routing.route_options import RouteOptions
+
 
 class Route(msgspec.Struct, frozen=True, gc=False):
     """Where requests under one prefix go.
@@ -18,11 +20,13 @@ class Route(msgspec.Struct, frozen=True, gc=False):
         prefix: the canonical path of the route, as ``paths.route_path`` returns it.
         target: URL of the target.
         slot: index of the route's activity slot in the shared segment.
+        options: how its requests are forwarded, where that is not as the server's options say.
     """
 
     prefix: str
     target: str
     slot: int
+    options: RouteOptions | None = None
 
 
 class RouteTable:

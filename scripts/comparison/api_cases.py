@@ -51,6 +51,9 @@ BODIES = {
     "target empty": b'{"target": ""}',
     "target no URL": b'{"target": "nonsense"}',
     "target with a bad scheme": b'{"target": "ftp://127.0.0.1"}',
+    "options of a route": b'{"target": "http://127.0.0.1:9", "strip_prefix": true, "timeout": 5}',
+    "option that is null": b'{"target": "http://127.0.0.1:9", "headers": null}',
+    "option that is no option": b'{"target": "http://127.0.0.1:9", "timeout": "soon"}',
 }
 
 PATHS = [

@@ -10,14 +10,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chp_gevent.channel import messages
-from chp_gevent.channel.messages import Add, AddWithoutData, Remove
+from chp_gevent.channel.messages import Add, AddWithRawData, Remove
+from chp_gevent.routing.route_options import RouteOptions
 
 # A machine that is busy with something else must not fail a test.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+FLAGS = st.none() | st.booleans()
+OPTIONS = st.builds(
+    RouteOptions,
+    strip_prefix=FLAGS,
+    change_origin=FLAGS,
+    timeout=st.none() | st.floats(0, 86_400),
+    headers=st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple),
+)
 MESSAGES = st.one_of(
-    st.builds(Add, path=TEXT, target=TEXT, slot=st.integers(0, 2**40), data=st.binary()),
+    st.builds(
+        Add,
+        path=TEXT,
+        target=TEXT,
+        slot=st.integers(0, 2**40),
+        data=st.binary(),
+        options=st.none() | OPTIONS,
+    ),
     st.builds(Remove, path=TEXT),
 )
 
@@ -56,19 +72,57 @@ def test_the_length_of_a_record_is_known_from_its_first_bytes(change: Add | Remo
     assert messages.needed(record + b"more") == len(record)
 
 
-def test_a_worker_reads_the_same_record_without_its_data() -> None:
-    record = messages.split(messages.encode(Add("/a", "http://t", 5, b'{"user":"a"}')))[0][0]
-    assert messages.decode_without_data(record) == AddWithoutData("/a", "http://t", 5)
-    record = messages.split(messages.encode(Remove("/a")))[0][0]
-    assert messages.decode_without_data(record) == Remove("/a")
+def only(message: object) -> memoryview[int]:
+    """Return the record of a message of whatever layout, without its length."""
+    return memoryview(msgspec.msgpack.encode(message))
+
+
+@pytest.mark.parametrize("options", [None, RouteOptions(strip_prefix=True, timeout=2.5)])
+def test_a_worker_reads_the_same_record_without_its_data(options: RouteOptions | None) -> None:
+    record = only(Add("/a", "http://t", 5, b'{"user":"a"}', options))
+    read = messages.decode_with_raw_data(record)
+    assert isinstance(read, AddWithRawData)
+    assert (read.path, read.target, read.slot, read.options) == ("/a", "http://t", 5, options)
+    assert messages.decode_with_raw_data(only(Remove("/a"))) == Remove("/a")
+
+
+def test_records_may_grow_at_their_ends() -> None:
+    class Short(msgspec.Struct, array_like=True, tag=0):
+        path: str
+        target: str
+        slot: int
+        data: bytes
+
+    class Long(msgspec.Struct, array_like=True, tag=0):
+        path: str
+        target: str
+        slot: int
+        data: bytes
+        options: tuple[bool, None, float, tuple[()], str]
+        more: str
+
+    old, new = (
+        only(Short("/a", "http://t", 5, b"{}")),
+        only(
+            Long("/a", "http://t", 5, b"{}", (True, None, 2.0, (), "of the route"), "of the record")
+        ),
+    )
+    known = RouteOptions(strip_prefix=True, timeout=2.0)
+    for decode in (messages.decode, messages.decode_with_raw_data):
+        for record, options in ((old, None), (new, known)):
+            read = decode(record)
+            assert not isinstance(read, Remove)
+            assert (read.path, read.slot, read.options) == ("/a", 5, options)
+    decode_short = msgspec.msgpack.Decoder(Short).decode
+    assert decode_short(only(Add("/a", "http://t", 5, b"{}", known))) == decode_short(old)
 
 
 @unhurried
 @given(st.binary())
 def test_nonsense_is_refused_with_one_exception(nonsense: bytes) -> None:
-    for decode in (messages.decode, messages.decode_without_data):
+    for decode in (messages.decode, messages.decode_with_raw_data):
         with contextlib.suppress(msgspec.DecodeError):
-            assert isinstance(decode(nonsense), Add | AddWithoutData | Remove)
+            assert isinstance(decode(nonsense), Add | AddWithRawData | Remove)
 
 
 @unhurried

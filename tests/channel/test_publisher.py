@@ -13,6 +13,7 @@ import pytest
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.publisher import Publisher, RouteLimitReached
 from chp_gevent.channel.segment import EPOCH, GENERATION, Segment
+from chp_gevent.routing.route_options import RouteOptions
 
 
 class Channel:
@@ -303,3 +304,20 @@ def test_a_compaction_that_does_not_fit_is_put_off(
         publisher.add("/a", "http://b", b"{}")
     assert channel.segment.words[EPOCH] > 0
     assert channel.recovered().routes == publisher.routes
+
+
+def test_options_of_routes_survive_a_publisher_and_compactions(channel: Channel) -> None:
+    options = RouteOptions(strip_prefix=True, timeout=1.5, headers=(("X-A", "1"),))
+    publisher = channel.publisher(compact_at=200)
+    publisher.add("/with", "http://a", b"{}", options)
+    publisher.add("/without", "http://a", b"{}")
+    for compactions in range(3):
+        recovered = channel.recovered()
+        assert channel.segment.words[EPOCH] == compactions
+        assert recovered.routes == publisher.routes
+        assert recovered.routes["/with"].options == options
+        assert recovered.routes["/without"].options is None
+        while channel.segment.words[EPOCH] == compactions:
+            publisher.add("/changed", "http://a", b"{}")
+    publisher.add("/with", "http://a", b"{}")
+    assert channel.recovered().routes["/with"].options is None

@@ -12,6 +12,7 @@ from chp_gevent.channel.journal import Journal, JournalDamaged
 from chp_gevent.channel.publisher import Publisher
 from chp_gevent.channel.segment import END, EPOCH, GENERATION, Segment
 from chp_gevent.channel.subscriber import Subscriber
+from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.routing.table import Route, RouteTable
 
 PREAD = os.pread
@@ -230,6 +231,20 @@ def test_reports_the_routes_that_are_gone() -> None:
     channel.publisher.remove("/b")
     subscriber.catch_up()
     assert gone == [("/a", "http://a"), ("/b", "http://b")]
+
+
+def test_options_of_a_route_come_change_and_go_with_it() -> None:
+    channel = Channel(compact_at=1 << 20)
+    gone: list[Route] = []
+    subscriber = channel.subscriber(gone.append)
+    for options in (RouteOptions(strip_prefix=True), RouteOptions(timeout=2.0), None):
+        channel.publisher.add("/a", "http://a", b'{"data":1}', options)
+        late = channel.subscriber()
+        for reader in (subscriber, late):
+            reader.catch_up()
+            (route,) = reader._table
+            assert route == Route("/a", "http://a", 0, options)
+    assert gone == [], "the connections to its target are as good as before"
 
 
 def test_reports_the_routes_that_are_gone_when_it_is_late(channel: Channel) -> None:

@@ -67,6 +67,15 @@ def buggy(self):
 ProxyArbiter.murder_workers = buggy
 """
 
+WORKERS_END_AT_ONCE = """
+from chp_gevent.proxy.worker import ProxyWorker
+beat = ProxyWorker._beat
+def fatal_beat(self):
+    beat(self)
+    if broken() and self.beats == 1: os._exit(7)
+ProxyWorker._beat = fatal_beat
+"""
+
 
 def faulty(flag: object, *faults: str) -> list[str]:
     """Return the command of a server with these faults while the file ``flag`` exists."""

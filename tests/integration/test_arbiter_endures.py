@@ -349,6 +349,22 @@ def test_a_worker_that_cannot_boot_is_one_line_and_tried_again(
     wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
 
 
+def test_a_worker_that_ends_at_once_is_replaced_after_a_pause(
+    start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    flag = tmp_path / "broken"
+    command = faulty(flag, faults.WORKERS_END_AT_ONCE)
+    proxy = start_proxy("--workers", "2", command=command, workers=None)
+    wait_until(lambda: len(proxy.worker_pids()) == 2, 5, "two workers")
+    flag.touch()
+    kill_one_worker(proxy)
+    for pause in ("0.25", "0.5", "1"):
+        proxy.wait_for_log(rf"error: worker \(pid \d+\) ended at once; .* in {pause} s")
+    assert_serves(proxy)
+    flag.unlink()
+    wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
+
+
 def test_at_the_first_start_a_worker_that_cannot_boot_ends_the_server(tmp_path: Path) -> None:
     flag = tmp_path / "broken"
     flag.touch()

@@ -13,7 +13,16 @@ import pytest
 import requests
 
 from tests.integration.server import Proxy, start_proxy
-from tests.peers import EchoTarget, KeepAliveLoad, RawTarget, Response, get, response, stalled
+from tests.peers import (
+    EchoTarget,
+    KeepAliveLoad,
+    RawClient,
+    RawTarget,
+    Response,
+    get,
+    response,
+    stalled,
+)
 from tests.peers.waiting import wait_until
 
 pytestmark = pytest.mark.ours
@@ -163,6 +172,17 @@ def test_a_request_in_flight_finishes_after_sigterm() -> None:
             client.assert_closed()
         assert proxy.wait() == 0
         proxy.assert_nothing_left()
+
+
+def test_half_a_request_head_holds_a_stop_for_some_seconds_at_most() -> None:
+    with start_proxy() as proxy, proxy.client() as client, RawClient(proxy.api_address) as caller:
+        for half in (client, caller):
+            half.send("GET / HTTP/1.1\r\nHo")
+        wait_until(lambda: proxy.get("/_chp_healthz").status == 200, 5, "it has arrived")
+        start = time.monotonic()
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait() == 0
+        assert time.monotonic() - start < 8
 
 
 def test_draining_ends_when_its_timeout_has_passed() -> None:

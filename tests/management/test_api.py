@@ -16,6 +16,7 @@ from chp_gevent.management import routes as routes_module
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import management_row, read_totals
 from chp_gevent.management.routes import Routes
+from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.routing.target_url import check_target_url
 from tests.management.calls import Call, call_wsgi, conforming
 from tests.management.conftest import Clock
@@ -122,6 +123,53 @@ def test_without_a_token_pages_of_other_origins_change_and_see_nothing(
     with_token = make_call(routes, "secret")
     page["HTTP_AUTHORIZATION"] = "token secret"
     assert with_token("POST", "/api/routes/a", TARGET, **page).status == 201
+
+
+# -- options of one route
+
+
+def test_options_are_published_and_shown_as_they_were_posted(
+    call: Call, publisher: Publisher
+) -> None:
+    body = (
+        b'{"strip_prefix":true,"headers":{"X-A":" 1 "},"target":"http://h:1","timeout":30,'
+        b'"change_origin":null'
+    )
+    assert call("POST", "/api/routes/a", body + b"}").status == 201
+    shown = body + b',"last_activity":"%s"}' % NOW.encode()
+    assert call("GET", "/api/routes/a").body == shown
+    assert publisher.routes["/a"].options == RouteOptions(
+        strip_prefix=True, timeout=30.0, headers=(("X-A", "1"),)
+    )
+    assert call("POST", "/api/routes/a", b'{"target":"http://h:1","timeout":0}').status == 201
+    assert publisher.routes["/a"].options == RouteOptions(timeout=0.0)
+    assert call("POST", "/api/routes/a", TARGET).status == 201
+    assert publisher.routes["/a"].options is None
+
+
+def test_options_that_can_not_be_used_change_nothing(
+    call: Call, publisher: Publisher, lines: list[str]
+) -> None:
+    call("POST", "/api/routes/a", TARGET)
+    lines.clear()
+    body = (
+        b'{"target": "http://h:1", "timeout": "5", "headers": {"Authorization": "Bearer secret"}}'
+    )
+    message = "Invalid 'timeout': it is not a number of seconds from 0.001 to 86400, or 0 for never"
+    assert call("POST", "/api/routes/a", body) == (400, NO_SNIFFING, message.encode())
+    assert lines == [
+        'warn: Bad POST data: {"target":"http://h:1","timeout":"5","headers":"..."}',
+        f"warn: 400 POST /api/routes/a {message}",
+    ]
+    assert publisher.routes["/a"].target == "http://127.0.0.1:9"
+    for name in ("strip_prefix", "change_origin", "timeout", "headers"):
+        body = b'{"target": "http://h:1", "%s": "x"}' % name.encode()
+        answer = call("POST", "/api/routes/b", body)
+        assert (answer.status, answer.body.partition(b":")[0]) == (
+            400,
+            f"Invalid '{name}'".encode(),
+        )
+    assert list(publisher.routes) == ["/a"]
 
 
 # -- bodies

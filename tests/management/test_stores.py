@@ -15,6 +15,7 @@ from chp_gevent.channel.segment import Segment
 from chp_gevent.management.routes import Routes, StoreFailed
 from chp_gevent.management.stores import Store, StoreError, open_store
 from chp_gevent.options import Options, TcpAddress
+from chp_gevent.routing.route_options import RouteOptions
 from tests.management.calls import Call
 from tests.management.conftest import Clock
 
@@ -195,6 +196,28 @@ def test_changes_come_in_the_same_order_in_store_and_table(
 
 
 # -- loading
+
+
+def test_options_of_routes_go_through_the_store(
+    stored_call: Call,
+    stored_routes: Routes,
+    store: DictStore,
+    publisher: Publisher,
+    lines: list[str],
+) -> None:
+    posted = {"target": "http://h:1", "strip_prefix": True, "headers": {"X-A": "1"}}
+    assert stored_call("POST", "/api/routes/a", json.dumps(posted).encode()).status == 201
+    assert store.routes == {"/a": posted}
+    options = publisher.routes["/a"].options
+    assert options == RouteOptions(strip_prefix=True, headers=(("X-A", "1"),))
+    publisher.remove("/a")
+    store.routes["/b"] = {"target": "http://h:1", "timeout": "soon"}
+    lines.clear()
+    stored_routes.load()
+    assert list(publisher.routes) == ["/a"]
+    assert publisher.routes["/a"].options == options
+    (line,) = lines
+    assert line.startswith("error: Stored route /b is left out: Invalid 'timeout': it is not ")
 
 
 def test_the_table_becomes_what_is_stored(

@@ -328,6 +328,42 @@ def test_a_field_is_replaced_where_it_stands_or_added_at_the_end(
 # -- Location
 
 
+# -- the prefix that was cut off
+
+
+@pytest.mark.parametrize(
+    ("sent", "prefix", "kept", "expected"),
+    [
+        ([], "/app", True, "/app"),
+        ([], "/user/秀樹 x", True, "/user/%E7%A7%80%E6%A8%B9%20x"),
+        ([], "/a\r\nX-B: 1", True, "/a%0D%0AX-B:%201"),
+        ([], "/a,b%2F", True, "/a%2Cb%252F"),
+        ([], "/", True, None),
+        (["/outer"], "/inner", True, "/outer/inner"),
+        (["/outer/"], "/inner", True, "/outer/inner"),
+        (["/one, /two"], "/inner", True, "/one/two/inner"),
+        (["/one", "/two"], "/inner", True, "/one/two/inner"),
+        (["/"], "/inner", True, "/inner"),
+        (["/outer"], "/", True, "/outer"),
+        (["/outer"], "/inner", False, "/inner"),
+        (["/outer"], "/", False, None),
+    ],
+)
+def test_a_target_is_told_what_was_cut_off_its_paths(
+    sent: list[str], prefix: str, kept: bool, expected: str | None
+) -> None:
+    before = [("A", "1"), *(("x-forwarded-prefix", value) for value in sent), ("B", "2")]
+    told = headers.with_prefix(before, prefix, kept=kept)
+    added = [] if expected is None else [("X-Forwarded-Prefix", expected)]
+    assert told == [("A", "1"), ("B", "2"), *added]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_looks_like_a_prefix_to_a_cgi_target_is_dropped(kept: bool) -> None:
+    before = [("X_Forwarded_Prefix", "/evil"), ("X.Forwarded-Prefix", "/evil")]
+    assert headers.with_prefix(before, "/a", kept=kept) == [("X-Forwarded-Prefix", "/a")]
+
+
 @pytest.mark.parametrize("status", [200, 201, 300, 301, 302, 303, 304, 307, 308, 404])
 def test_location_is_rewritten_for_the_statuses_of_chp_and_for_303(status: int) -> None:
     assert headers.rewrites_location(status) is (status in (201, 301, 302, 303, 307, 308))

@@ -36,6 +36,9 @@ class IdleServer:
         """Nothing is in flight."""
         return True
 
+    def give_up_heads(self) -> None:
+        """Nobody is sending one."""
+
     def stop(self) -> None:
         """Nothing to close."""
 
