@@ -124,6 +124,8 @@ def client_context(options: ClientTlsOptions) -> ssl.SSLContext:
 
     prefix = "--client-ssl"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Some builds of Python set it: a connection that was cut would look like one that was closed.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_alpn_protocols(["http/1.1"])
     if not options.verify:
         context.check_hostname = False

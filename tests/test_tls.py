@@ -537,3 +537,7 @@ def test_options_may_be_checked_before_gevent_patches_the_process(ours: Authorit
         env=os.environ,
     )
     assert (result.stdout, result.stderr) == ("TLSv1.2 TLSv1.2\n", "")
+
+
+def test_a_target_that_cuts_its_connection_is_no_target_that_closes_it() -> None:
+    assert not client_context(ClientTlsOptions()).options & ssl.OP_IGNORE_UNEXPECTED_EOF

@@ -107,7 +107,6 @@ def redirect_server(
         # One second more than announced: a client that comes just in time is not let down.
         idle_timeout=_REDIRECT_IDLE_TIMEOUT + 1.0,
         announced_timeout=_REDIRECT_IDLE_TIMEOUT,
-        drain_grace=0.0,
         client_timeout=_REDIRECT_TIMEOUT,
         interrupts=False,
         keeps_http_1_0=False,

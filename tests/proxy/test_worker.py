@@ -15,6 +15,7 @@ import pytest
 from chp_gevent.channel.segment import HEADER_WORDS
 from chp_gevent.proxy import worker as module
 from chp_gevent.proxy.worker import ProxyWorker
+from chp_gevent.signals import STOP_SIGNALS
 
 
 class IdleServer:
@@ -61,14 +62,15 @@ class BeatingWorker(ProxyWorker):
         self.serving.set()
 
 
-@pytest.fixture
-def sigterm() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture(autouse=True)
+def stop_signals() -> Iterator[None]:
+    """Leave this process the handlers that it has: a worker that ends ignores stop signals."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("sigterm")
 def test_a_worker_stops_on_sigterm_and_not_at_its_next_heartbeat(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
