@@ -11,6 +11,7 @@ from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import ResponseHead
+from chp_gevent.proxy.resets import reset_watch
 from chp_gevent.proxy.splice import splicer
 from chp_gevent.proxy.tunnel import Tunnel
 from chp_gevent.routing.table import Route
@@ -41,7 +42,9 @@ class Upgrades:
         self._opened: dict[Tunnel, tuple[str, float]] = {}
         # One bound method each for all tunnels: closures of theirs would cost 350 bytes.
         self._transferred, self._closed = self._on_transfer, self._on_closed
-        splicer()  # opens it now, so that the worker's descriptors don't grow with its first use
+        # Opened now, so that the worker's descriptors don't grow with their first use.
+        splicer()
+        reset_watch()
 
     def hand_over(
         self,

@@ -355,7 +355,11 @@ def test_a_worker_that_ends_at_once_is_replaced_after_a_pause(
     flag = tmp_path / "broken"
     command = faulty(flag, faults.WORKERS_END_AT_ONCE)
     proxy = start_proxy("--workers", "2", command=command, workers=None)
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 5, "two workers")
+    served: set[int] = set()
+    while len(served) < 2:
+        with proxy.client() as client:
+            assert client.request(get("/_chp_healthz")).status == 200
+            served.add(proxy.worker_of(client))
     flag.touch()
     kill_one_worker(proxy)
     for pause in ("0.25", "0.5", "1"):
