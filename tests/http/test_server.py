@@ -267,3 +267,29 @@ def test_a_pause_ends_when_a_connection_does(log: logging.Logger) -> None:
             wait_until(lambda: not hooks.pauses, 5, "the pause")
         with waiting:
             assert waiting.request(get("/one")).status == 200
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"body and more"], [b"bo", b"dy and more"], [b"body", b"HTTP/1.1 200 OK\r\n\r\n"]],
+    ids=["in the first piece", "in a later piece", "a piece more"],
+)
+def test_a_body_longer_than_its_content_length_is_clipped(
+    log: logging.Logger, pieces: list[bytes]
+) -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "4")])
+        return pieces
+
+    hooks = ServerHooks("test server", log)
+    with (
+        ServerThread(application, hooks, ServerSettings()) as server,
+        RawClient(server.address) as client,
+    ):
+        client.send(get("/") + get("/"))
+        assert client.read_response().body == b"body"
+        if pieces[0] == b"body":
+            # Nothing of the excess has gone out: the connection is as good as before.
+            assert client.read_response().body == b"body"
+        else:
+            client.assert_closed()
