@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers import base
 from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.workertmp import WorkerTmp
@@ -128,10 +129,7 @@ class ProxyWorker(GeventWorker):
                 raise
             log.error("worker could not start: %s: %s", type(error).__name__, error)
             log.debug("Traceback of that error", exc_info=error)
-            sys.exit(self.boot_error)
-
-    # What the arbiter's WORKER_BOOT_ERROR is.
-    boot_error = 3
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def patch(self) -> None:
         """Finish what ``preloading`` has begun; the sockets are only accepted from."""
