@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from chp_gevent.http.access import AccessEntry
+from chp_gevent.http.access_entry import AccessEntry
 from chp_gevent.log_format import Seconds, fitting_json, timestamps
 from chp_gevent.systemd import PRIORITIES
 

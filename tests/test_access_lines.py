@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from chp_gevent.access_lines import CombinedLines, JsonLines, access_lines
-from chp_gevent.http.access import AccessEntry, RequestFacts
+from chp_gevent.http.access_entry import AccessEntry, RequestFacts
 from chp_gevent.http.peer import Peer
 
 # 2026-01-31T12:00:00.25Z

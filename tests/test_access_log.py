@@ -17,7 +17,7 @@ from chp_gevent import access_file
 from chp_gevent import access_log as module
 from chp_gevent.access_file import FileSink, check_file
 from chp_gevent.access_log import BATCH, AccessLog, OutputSink
-from chp_gevent.http.access import AccessEntry
+from chp_gevent.http.access_entry import AccessEntry
 from chp_gevent.http.peer import Peer
 from chp_gevent.log_output import Output
 

@@ -1,125 +1,50 @@
-"""What an access log is told of a request, and connections that keep account of it.
+"""Requests, and their connections, of which an access log is told.
 
-A server without an access log has other connections (``http.connection``): it pays nothing.
+A server without an access log has those of ``http.connection``: it pays nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+from chp_gevent.http.access_entry import CLIENT_LEFT, AccessEntry, RequestFacts
 from chp_gevent.http.answer import BufferedBody, Headers
 from chp_gevent.http.connection import ClientConnection
-from chp_gevent.http.peer import Peer
+from chp_gevent.http.h1.request import Carrier, HTTP1Request
 from chp_gevent.http.section import WireError
-from chp_gevent.http.stream import Stream
+from chp_gevent.http.state import ServerState
 from chp_gevent.http.wire import RequestHead
 
-if TYPE_CHECKING:
-    from chp_gevent.http.server import HTTPServer
 
-CLIENT_LEFT = 499
-"""What stands for the status where the client left before there was an answer, as with nginx."""
-
-
-class RequestFacts(NamedTuple):
-    """What is told of a request; texts are empty where there is nothing, as of a malformed one."""
-
-    method: str = ""
-    target: str = ""
-    protocol: str = ""
-    referer: str = ""
-    user_agent: str = ""
-
-
-_UNKNOWN = RequestFacts()
-
-
-class AccessEntry:
-    """One request and what became of it; times are monotonic.
+class LoggedRequest(HTTP1Request):
+    """A request of which account is kept.
 
     Attributes:
-        peer: who sent it.
-        request: what it was.
-        began: when its head was there.
-        ended: when the last of its answer, or of its tunnel, was.
-        status: of the answer.
-        sent: bytes of the answer's body, or of the tunnel to the client; None for a refusal.
-        route: path of the route that it took; empty if it took none.
-        answered: when the head of the target's answer was there, or that there would be none; None
-            if no target was asked.
+        entry: what is known of it; None when that has been told.
     """
 
-    __slots__ = ("answered", "began", "ended", "peer", "request", "route", "sent", "status")
-
-    def __init__(self, peer: Peer, now: float) -> None:
-        self.peer = peer
-        self.request = _UNKNOWN
-        self.began = self.ended = now
-        self.status = 0
-        self.sent: int | None = 0
-        self.route = ""
-        self.answered: float | None = None
-
-
-Access = Callable[[AccessEntry], None]
-"""Takes note of a request that is over."""
-
-
-class LoggedConnection(ClientConnection):
-    """A connection that tells its server's ``access`` of each request when it is over.
-
-    Attributes:
-        entry: of the request that is being answered; None when it has been told.
-    """
-
-    __slots__ = ("_access", "entry")
+    __slots__ = ("entry",)
 
     def __init__(
-        self, server: HTTPServer, stream: Stream, peer: Peer, environ: dict[str, Any]
+        self, carrier: Carrier, server: ServerState, head: RequestHead, behind: bytes
     ) -> None:
-        super().__init__(server, stream, peer, environ)
-        assert server.access is not None
-        self._access: Access = server.access
-        self.entry: AccessEntry | None = None
+        super().__init__(carrier, server, head, behind)
+        self.entry: AccessEntry | None = AccessEntry(carrier.peer, server.clock())
 
-    def _receive_head(self) -> bool:
-        received = super()._receive_head()
-        if received:
-            self.entry = AccessEntry(self.peer, self._server.clock())
-        return received
-
-    def _serve_request(self) -> bool:
-        try:
-            return super()._serve_request()
-        finally:
-            if self.entry is not None and self.switched is None:
-                if self._status != "sent":
-                    self.entry.status = CLIENT_LEFT
-                self._tell(self.entry)
-
-    def _finish(self) -> None:
-        super()._finish()
-        if self.entry is not None:  # a tunnel that could not be started
-            self._tell(self.entry)
-
-    def take_access_entry(self) -> AccessEntry | None:
-        """See ``ClientConnection``."""
-        entry, self.entry = self.entry, None
-        if entry is not None:
-            # Not the head itself, which would take five times the memory of an idle tunnel.
-            entry.request = _facts(self.head)
-        return entry
-
-    def _start_response(
+    def start_response(
         self, status: str, headers: Headers, exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        write = super()._start_response(status, headers, exc_info)
+        """See ``HTTP1Request``."""
+        write = super().start_response(status, headers, exc_info)
         if self.entry is not None:
             self.entry.status = int(status[:3])
         return write
 
-    def _send_response(self, result: Iterable[bytes]) -> None:
+    def send(self, result: Iterable[bytes]) -> None:
+        """See ``HTTP1Request``; the request is over when its answer has been sent."""
+        if self.switches_to is not None:
+            return
         entry, size = self.entry, 0
         if entry is None or self.head.method == "HEAD":
             pass
@@ -129,25 +54,73 @@ class LoggedConnection(ClientConnection):
             result = BufferedBody(_counted(result.buffers, entry))
         else:
             result = _counted(result, entry)
-        super()._send_response(result)
+        super().send(result)
         if entry is not None:
             entry.sent = (entry.sent or 0) + size
-            self._tell(entry)
+            self.tell()
 
-    def _refuse(self, error: WireError, head: RequestHead | None) -> None:
-        entry, now = self.entry, self._server.clock()
-        if head is None:
-            entry, self.entry = AccessEntry(self.peer, now), None
+    def take_access_entry(self) -> AccessEntry | None:
+        """See ``HTTP1Request``."""
+        entry, self.entry = self.entry, None
         if entry is not None:
-            if self._status != "sent":
-                entry.status, entry.sent = error.status, None
-            self._tell(entry)
-        super()._refuse(error, head)
+            # Not the head itself, which would take five times the memory of an idle tunnel.
+            entry.request = _facts(self.head)
+        return entry
 
-    def _tell(self, entry: AccessEntry) -> None:
-        self.take_access_entry()
-        entry.ended = self._server.clock()
-        self._access(entry)
+    def tell(self) -> None:
+        """Tell the log of the request, unless that has been done."""
+        entry = self.take_access_entry()
+        if entry is not None:
+            _tell(self._server, entry)
+
+    def tell_of_refusal(self, status: int) -> None:
+        """Tell the log that the request was refused, if it was before its answer had begun."""
+        if self.entry is not None and not self.is_answered:
+            self.entry.status, self.entry.sent = status, None
+        self.tell()
+
+    def tell_of_the_end(self) -> None:
+        """Tell the log of a request whose end nothing else has told."""
+        if self.entry is not None and not self.is_answered:
+            self.entry.status = CLIENT_LEFT
+        self.tell()
+
+
+class LoggedConnection(ClientConnection):
+    """A connection that tells its server's ``access`` of each request when it is over."""
+
+    __slots__ = ()
+
+    request_class = LoggedRequest
+
+    def _serve_request(self) -> bool:
+        try:
+            return super()._serve_request()
+        finally:
+            request = self.request
+            if isinstance(request, LoggedRequest) and request.switches_to is None:
+                request.tell_of_the_end()
+
+    def _end(self) -> None:
+        request = self.request
+        if isinstance(request, LoggedRequest):  # of a protocol that could not be begun
+            request.tell()
+        super()._end()
+
+    def _refuse(self, error: WireError) -> None:
+        if isinstance(self.request, LoggedRequest):
+            self.request.tell_of_refusal(error.status)
+        else:
+            entry = AccessEntry(self.peer, self._server.clock())
+            entry.status, entry.sent = error.status, None
+            _tell(self._server, entry)
+        super()._refuse(error)
+
+
+def _tell(server: ServerState, entry: AccessEntry) -> None:
+    entry.ended = server.clock()
+    assert server.access is not None
+    server.access(entry)
 
 
 def _facts(head: RequestHead) -> RequestFacts:

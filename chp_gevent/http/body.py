@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from chp_gevent.http.framing import BodyDecoder, body_decoder
-from chp_gevent.http.section import Field
+from chp_gevent.http.request import ClientGone
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import RequestHead
-
-
-class ClientGone(BaseException):
-    """The client has left: there is nobody to answer.
-
-    Not an ``Exception``, so that no handler on the way takes it for a failure of the
-    application.
-    """
 
 
 def receive_piece(stream: Stream, decoder: BodyDecoder) -> Any:
@@ -32,12 +24,52 @@ def receive_piece(stream: Stream, decoder: BodyDecoder) -> Any:
     return decoder.feed(data) if data else None
 
 
+class NoBody:
+    """``wsgi.input`` of a request without a body; see :class:`RequestBody`."""
+
+    __slots__ = ()
+
+    complete: Final = True
+    rest: Final = b""
+    arrivals: Final = 0
+
+    def take_if_complete(self) -> bytes:
+        """Return nothing: all of it is here."""
+        return b""
+
+    def put_back(self, body: bytes) -> None:
+        """Take the same back."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield nothing."""
+        return iter(())
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the end of the body."""
+        return b""
+
+    def readline(self, size: int = -1) -> bytes:
+        """Return the end of the body."""
+        return b""
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        """Return no lines."""
+        return []
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+
+NO_BODY: Final = NoBody()
+"""The body of all requests without one."""
+
+
 class RequestBody:
     """``wsgi.input`` (PEP 3333), and more: pieces as they arrive.
 
-    ``received`` is what came behind the head. Once the body is ``complete``, that is, has
-    arrived to its last byte, ``rest`` is what came behind it: the start of the next request.
-    Until then ``arrivals`` counts the pieces that came.
+    ``head`` is that of a request with a body, ``received`` what came behind it. Once the body is
+    ``complete``, that is, has arrived to its last byte, ``rest`` is what came behind it: the start
+    of the next request. ``arrivals`` counts the pieces that came after the head.
     """
 
     __slots__ = (
@@ -54,30 +86,12 @@ class RequestBody:
     def __init__(self, stream: Stream, head: RequestHead, received: bytes) -> None:
         self._stream = stream
         self._head: RequestHead | None = head
-        self._decoder: BodyDecoder | None = None
+        self._decoder: BodyDecoder = body_decoder(head)
         # What is decoded and not read begins at ``_start``: it is not copied for each line.
-        self._pending = b""
+        self._pending = self._decoder.feed(received) if received else b""
         self._start = 0
-        # Most requests have none, and need no decoder (saves 1 µs).
-        self.complete = not head.has_body
-        self.rest = received
-        if head.has_body:
-            self.rest = b""
-            self.arrivals = 0
-            self._decoder = body_decoder(head)
-            if received:
-                self._pending = self._decoder.feed(received)
-                self.complete, self.rest = self._decoder.done, self._decoder.rest
-
-    @property
-    def consumed(self) -> bool:
-        """Whether the body has arrived and has been read to its last byte."""
-        return self.complete and not self._pending
-
-    @property
-    def trailers(self) -> list[Field]:
-        """The trailer fields; known when the body is complete."""
-        return self._decoder.trailers if self._decoder is not None else []
+        self.complete, self.rest = self._decoder.done, self._decoder.rest
+        self.arrivals = 0
 
     def put_back(self, body: bytes) -> None:
         """Take back what :meth:`take_if_complete` has given."""
@@ -112,7 +126,6 @@ class RequestBody:
 
     def _receive(self) -> bytes:
         decoder = self._decoder
-        assert decoder is not None
         try:
             piece: bytes | None = receive_piece(self._stream, decoder)
         except OSError as error:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.wire import RequestHead
-
-if TYPE_CHECKING:
-    from chp_gevent.http.body import RequestBody
-    from chp_gevent.http.connection import ClientConnection
 
 
 def base_environ(settings: ServerSettings) -> dict[str, Any]:
@@ -31,7 +28,7 @@ def base_environ(settings: ServerSettings) -> dict[str, Any]:
 
 
 def request_environ(
-    connection: dict[str, Any], head: RequestHead, body: RequestBody, client: ClientConnection
+    connection: dict[str, Any], head: RequestHead, request: ClientRequest
 ) -> dict[str, Any]:
     """Return the environ of a request; ``connection`` is what all on its connection have."""
     environ = connection.copy()
@@ -41,8 +38,8 @@ def request_environ(
     environ["QUERY_STRING"] = query
     environ["SERVER_PROTOCOL"] = "HTTP/1.0" if head.http_1_0 else "HTTP/1.1"
     environ["RAW_URI"] = head.target
-    environ["wsgi.input"] = body
-    environ["chp.client"] = client
+    environ["wsgi.input"] = request.body
+    environ["chp.request"] = request
     section = head.section
     variables = section.variables
     if variables is None:

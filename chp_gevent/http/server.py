@@ -12,7 +12,7 @@ from __future__ import annotations
 import _socket
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Any
 
@@ -22,17 +22,18 @@ from gevent.event import Event
 from greenlet import greenlet
 
 from chp_gevent.http.acceptor import Acceptor
-from chp_gevent.http.access import Access, LoggedConnection
+from chp_gevent.http.access import LoggedConnection
+from chp_gevent.http.access_entry import Access
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
 from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.http.peer import Peer, is_trusted, peer_address
 from chp_gevent.http.room import Turn, first_to_go
 from chp_gevent.http.settings import ServerSettings
+from chp_gevent.http.state import ServerState, WsgiApp
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream
-
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class _ConnectionGreenlet(greenlet):
@@ -48,20 +49,19 @@ class HTTPServer:
 
     Args:
         app: a WSGI application. The environ has, beyond PEP 3333, ``RAW_URI``: the request
-            target as it came; and ``chp.client``: the :class:`ClientConnection`.
+            target as it came; and ``chp.request``: a
+            :class:`~chp_gevent.http.request.ClientRequest`.
         settings: what its clients may do.
         sockets: bound and listening, with the options that their connections are to have
             (``socket_options``).
         hooks: is told what happens.
+        tunnels: its connections that speak another protocol; None if there can be none.
         access: is told of each request when it is over; None if nobody is.
         clock: returns monotonic time in seconds.
 
     Attributes:
-        date_line: the Date header line of now, made once a sweep.
-        keep_alive_lines: what tells a client that its connection is kept.
-        draining: set once no request after the current one is welcome on a connection.
-        tunnels: the keys are connections that speak another protocol now; whoever starts one
-            adds it, and removes it at its end. (A set takes nearly twice the memory.)
+        state: what its connections share.
+        tunnels: as given.
     """
 
     def __init__(
@@ -71,19 +71,17 @@ class HTTPServer:
         sockets: Sequence[Any],
         hooks: ServerHooks,
         *,
+        tunnels: OpenTunnels | None = None,
         access: Access | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.access = access
+        self.state = ServerState(app, settings, hooks, access, clock)
         self._connection_class = ClientConnection if access is None else LoggedConnection
-        self.app = app
-        self.settings = settings
-        self.hooks = hooks
-        self.clock = clock
-        self.draining = False
-        self.tunnels: dict[Any, None] = {}
-        self.date_line = b""
-        self.keep_alive_lines = _keep_alive_lines(settings.announced_timeout)
+        self._settings = settings
+        self._hooks = hooks
+        self._clock = clock
+        self.tunnels = OpenTunnels() if tunnels is None else tunnels
+        self.tunnels.on_end = self._made_room
         self._hub = gevent.get_hub()
         self._connections: set[ClientConnection] = set()
         self._base_environ = base_environ(settings)
@@ -113,16 +111,16 @@ class HTTPServer:
         gevent.sleep(0)
 
     def _drain(self) -> None:
-        self.draining = True
+        self.state.draining = True
         self._acceptor.close()
-        now = self.clock()
+        now = self._clock()
         for connection in self._connections:
             connection.expire_soon(now)
         self._check_all(now)
 
     def give_up_heads(self) -> None:
         """Give up soon the clients that are sending the head of a request; nobody serves them."""
-        now = self.clock()
+        now = self._clock()
         for connection in self._connections:
             connection.give_up_head(now)
 
@@ -156,12 +154,12 @@ class HTTPServer:
             try:
                 cut()
             except Exception as error:
-                self.hooks.on_crash(None, error)
+                self._hooks.on_crash(None, error)
 
     def sweep(self) -> None:
         """Renew what depends on the time, and give up who took too long; from the hub only."""
-        self.date_line = f"Date: {formatdate(usegmt=True)}\r\n".encode()
-        self._check_all(self.clock())
+        self.state.date_line = f"Date: {formatdate(usegmt=True)}\r\n".encode()
+        self._check_all(self._clock())
         self._first_to_go.clear()
         self._acceptor.look_again()
 
@@ -171,7 +169,7 @@ class HTTPServer:
                 connection.check(now)
             except BaseException as error:
                 # What goes wrong with one connection is no matter of the others.
-                self.hooks.on_crash(None, error)
+                self._hooks.on_crash(None, error)
 
     # -- connections
 
@@ -187,14 +185,14 @@ class HTTPServer:
         if connection is None:
             return
         self._connections.add(connection)
-        self.hooks.on_connections(len(self._connections))
+        self._hooks.on_connections(len(self._connections))
         self._acceptor.set_full(self._is_full())
         # A bare greenlet: a gevent.Greenlet costs 5 µs more, and nobody waits for this one.
         _ConnectionGreenlet(connection.serve, self._hub).switch()
 
     def _connection(self, sock: Any, address: Any) -> ClientConnection | None:
         """Return what serves a socket from now on; None if its client has left already."""
-        settings = self.settings
+        settings = self._settings
         ip = peer_address(address[0]) if sock.family != socket.AF_UNIX else ""
         trusted = is_trusted(ip, settings.trusted_proxies)
         peer = Peer(ip, settings.tls is not None, trusted)
@@ -203,7 +201,7 @@ class HTTPServer:
         environ["REMOTE_PORT"] = str(address[1]) if ip else ""
         sock.setblocking(False)
         if settings.tls is None:
-            return self._connection_class(self, Stream(sock, self._hub), peer, environ)
+            return self._connect(Stream(sock, self._hub), peer, environ)
         # Only wrap_socket needs one of gevent's.
         tls_sock = gevent_socket.socket(fileno=sock.detach())
         try:
@@ -211,36 +209,39 @@ class HTTPServer:
                 tls_sock, server_side=True, do_handshake_on_connect=False
             )
             tls_sock.setblocking(False)
-            return self._connection_class(self, TLSStream(tls_sock, self._hub), peer, environ)
+            return self._connect(TLSStream(tls_sock, self._hub), peer, environ)
         except BaseException as error:
             tls_sock.close()
             if not isinstance(error, OSError):
                 raise
-            self.hooks.on_handshake_failed(peer, error)
+            self._hooks.on_handshake_failed(peer, error)
             return None
 
-    def forget(self, connection: ClientConnection) -> None:
+    def _connect(self, stream: Stream, peer: Peer, environ: dict[str, Any]) -> ClientConnection:
+        return self._connection_class(self.state, stream, peer, environ, self._forget)
+
+    def _forget(self, connection: ClientConnection) -> None:
         """Take note that a connection has ended, or has become a tunnel."""
         self._connections.discard(connection)
-        self.hooks.on_connections(len(self._connections))
-        self.made_room()
+        self._hooks.on_connections(len(self._connections))
+        self._made_room()
 
-    def made_room(self) -> None:
+    def _made_room(self) -> None:
         """Take note that a connection or a tunnel has ended."""
         self._acceptor.set_full(self._is_full())
         self._acceptor.end_pause()
-        if self.draining:
+        if self.state.draining:
             self._ended.set()
 
     def _is_full(self) -> bool:
-        return self.busy >= self.settings.max_connections
+        return self.busy >= self._settings.max_connections
 
     def _make_room(self) -> bool:
         """Close a connection on which no answer is being made; False if there is none.
 
         Asked by the acceptor when the server is full and somebody waits.
         """
-        now = self.clock()
+        now = self._clock()
         if not self._first_to_go:
             self._first_to_go = first_to_go(self._connections, now)
         while self._first_to_go:
@@ -250,9 +251,3 @@ class HTTPServer:
             if turn is not None and turn[1] == since and connection.make_room():
                 return True
         return False
-
-
-def _keep_alive_lines(announced_timeout: int | None) -> bytes:
-    if announced_timeout is None:
-        return b"Connection: keep-alive\r\n"
-    return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % announced_timeout

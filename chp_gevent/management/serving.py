@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from chp_gevent.channel.segment import STATUS
-from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
+from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.section import WireError
-from chp_gevent.http.server import WsgiApp
 from chp_gevent.http.settings import ServerSettings
+from chp_gevent.http.state import WsgiApp
 from chp_gevent.http.wire import RequestHead
 from chp_gevent.options import LimitOptions
 
@@ -100,27 +100,27 @@ class WholeBodies:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
-        client: ClientConnection = environ["chp.client"]
-        if client.head.has_body:
-            environ["wsgi.input"] = _WholeBody(client)
+        request: ClientRequest = environ["chp.request"]
+        if request.head.has_body:
+            environ["wsgi.input"] = _WholeBody(request)
         return self._app(environ, start_response)
 
 
 class _WholeBody:
-    def __init__(self, client: ClientConnection) -> None:
-        self._client = client
+    def __init__(self, request: ClientRequest) -> None:
+        self._request = request
 
     def read(self) -> bytes:
         """Return the body, all of it."""
-        client = self._client
-        if (client.head.content_length or 0) > MAX_BODY:
+        request = self._request
+        if (request.head.content_length or 0) > MAX_BODY:
             raise WireError("body too large", 413)
         # Nearly always, all of it came with the head.
-        body = client.body.take_if_complete()
+        body = request.body.take_if_complete()
         if body is None:
-            client.limit_wait(REQUEST_TIMEOUT, WireError("request not complete in time", 408))
-            body = client.body.read(MAX_BODY + 1)
-            client.limit_wait(None)
+            request.limit_wait(REQUEST_TIMEOUT, WireError("request not complete in time", 408))
+            body = request.body.read(MAX_BODY + 1)
+            request.end_wait()
         if len(body) > MAX_BODY:
             raise WireError("body too large", 413)
         return body

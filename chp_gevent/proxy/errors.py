@@ -13,7 +13,7 @@ from chp_gevent.http.answer import Headers
 from chp_gevent.http.wire import serialise_head
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.target import joined_path
-from chp_gevent.proxy.target_connection import TargetError, read_body, response_body
+from chp_gevent.proxy.target_connection import TargetError, response_body
 from chp_gevent.proxy.upstream import Upstream
 
 log = logging.getLogger("chp_gevent.proxy")
@@ -95,7 +95,8 @@ class ErrorPages:
                 head = connection.read_response("GET", _ignore)
                 decoder, received = response_body(head, connection.take_received())
                 pieces, size = [received], len(received)
-                for piece in read_body(connection, decoder):
+                while not decoder.done:
+                    piece = connection.receive_body(decoder)
                     pieces.append(piece)
                     size += len(piece)
                     if size > ERROR_TARGET_LIMIT:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, NoReturn
 
 import gevent
 from gevent import getcurrent
 
 from chp_gevent.http.answer import BufferedBody
-from chp_gevent.http.body import ClientGone
-from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
+from chp_gevent.http.request import NEVER, ClientGone, ClientRequest
+from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import Buffer, ResponseHead
 from chp_gevent.proxy.headers import response_headers, trailer_headers
 from chp_gevent.proxy.target_connection import (
     TargetConnection,
+    TargetConnections,
     TargetError,
     TargetTimeout,
-    read_body,
     response_body,
 )
 
@@ -33,9 +33,12 @@ _CONTINUE_AFTER = 1.0
 class Exchange:
     """A request and its response on one connection to a target.
 
-    ``on_upload`` and ``on_download`` are called with the size of each piece of a body; the
-    former may be None for a request without one.
-    ``timeout`` is how many seconds the target may be silent, None for ever.
+    Args:
+        request: the client's.
+        pool: the connections to the target.
+        timeout: how many seconds the target may be silent, None for ever.
+        on_upload: called with the size of each piece of the request's body; may be None where
+            there is none.
 
     Attributes:
         over: whether the connection has been given back or closed.
@@ -43,14 +46,15 @@ class Exchange:
 
     __slots__ = (
         "_body",
-        "_client",
         "_connection",
+        "_decoder",
         "_greenlet",
         "_invitation",
         "_invited",
-        "_on_download",
         "_on_upload",
         "_pool",
+        "_received",
+        "_request",
         "_timeout",
         "_upload",
         "over",
@@ -58,21 +62,18 @@ class Exchange:
 
     def __init__(
         self,
-        client: ClientConnection,
-        pool: Any,
+        request: ClientRequest,
+        pool: TargetConnections,
         timeout: float | None,
         on_upload: Callable[[int], None] | None,
-        on_download: Callable[[int], None],
     ) -> None:
-        self._client = client
+        self._request = request
         self._pool = pool
-        bound = client.bound
         self._connection: TargetConnection = (
-            pool.acquire() if bound is None else pool.acquire_bound(client)
+            pool.acquire() if request.bound is None else pool.acquire_bound(request)
         )
         self._timeout = timeout
         self._on_upload = on_upload
-        self._on_download = on_download
         self._upload: Any = None
         # The body, if it was here as a whole.
         self._body: bytes | None = None
@@ -89,18 +90,18 @@ class Exchange:
         broke before anything was answered on it. A target that was silent was no stale connection.
         """
         stale = self._connection.reused and not error.answered
-        head = self._client.head
+        head = self._request.head
         if not stale or isinstance(error, TargetTimeout) or head.method not in _IDEMPOTENT:
             return False
         if head.has_body:
             if self._body is None:
                 return False
-            self._client.body.put_back(self._body)
+            self._request.body.put_back(self._body)
         return True
 
-    # -- there
+    # -- the request
 
-    def request(self, head: bytes, *, upgrade: bool) -> ResponseHead:
+    def send(self, head: bytes, *, upgrade: bool) -> ResponseHead:
         """Send the request and return the head of the response.
 
         ``upgrade`` says whether the target may answer 101.
@@ -108,12 +109,15 @@ class Exchange:
         Raises ``TargetError``, ``WireError`` (the client's body is malformed) and
         ``ClientGone``; the exchange is over then.
         """
-        client = self._client
+        request = self._request
         try:
             if self._timeout is not None:
                 self._expect_target()
-            self._send(head)
-            response = self._connection.read_response(client.head.method, self._on_interim)
+            if request.head.has_body:
+                self._send_with_body(head)
+            else:
+                self._connection.send_head(head)
+            response = self._connection.read_response(request.head.method, self._on_interim)
             if response.status == 101 and not upgrade:
                 raise TargetError("malformed response: 101 without an upgrade", answered=True)
         except BaseException:
@@ -132,20 +136,18 @@ class Exchange:
             self._invite_no_more()
         if response.status != 100 or not self._invited:
             headers = response_headers(response.fields, response.connection_options)
-            self._client.inform(response.status, response.reason, headers)
+            self._request.send_interim(response.status, response.reason, headers)
         self._expect_target()
 
-    def _send(self, head: bytes) -> None:
-        if not self._client.head.has_body:
-            self._connection.send_head(head)
-            return
-        self._body = body = self._client.body.take_if_complete()
+    def _send_with_body(self, head: bytes) -> None:
+        request = self._request
+        self._body = body = request.body.take_if_complete()
         if body is None:
             self._connection.send_head(head)
-            if "expect" in self._client.head.noted:
+            if "expect" in request.head.noted:
                 self._invite_in_time()
             self._upload = gevent.spawn(self._send_body)
-        elif self._client.head.chunked:
+        elif request.head.chunked:
             payload = chunk(body) if body else ()
             self._connection.send_head(head, *payload, last_chunk())
         else:
@@ -155,15 +157,16 @@ class Exchange:
 
     def _send_body(self) -> None:
         """Runs in a greenlet of its own: the response may begin before the body ends."""
-        chunked = self._client.head.chunked
+        request = self._request
+        chunked = request.head.chunked
         try:
-            for piece in self._client.body.pieces():
+            for piece in request.body.pieces():
                 if self._invitation is not None:
                     self._invite_no_more()
                 self._connection.write(*(chunk(piece) if chunked else (piece,)))
                 if self._on_upload is not None:
                     self._on_upload(len(piece))
-                if self._client.wait_deadline != float("inf"):
+                if request.wait_deadline != NEVER:
                     self._expect_target()
             if chunked:
                 # Without the trailers: some servers take them for the next request, and a
@@ -188,7 +191,7 @@ class Exchange:
     def _invite(self) -> None:
         self._invite_no_more()
         if not self.over:
-            self._invited = self._client.invite()
+            self._invited = self._request.invite_body()
 
     def _invite_no_more(self) -> None:
         if self._invitation is not None:
@@ -196,72 +199,95 @@ class Exchange:
             self._invitation.close()
             self._invitation = None
 
-    # -- and back
+    # -- the response
 
-    def response(self, head: ResponseHead) -> Iterable[Buffer]:
-        """Return the body of the response, to be sent as it comes.
+    def received_body(self, head: ResponseHead) -> Buffer | None:
+        """Return the body of the response if all of it is here: the exchange is over then.
 
-        If the exchange is over then, the body is here already, and an iterable for WSGI.
-        Iterating raises ``TargetError`` when the body is cut short or malformed.
+        None if more is to come: see :meth:`stream_body`. Raises ``TargetError`` when what is here
+        is malformed.
         """
         received = self._connection.take_received()
         if head.content_length == len(received) and not head.chunked:
             # All here already, as small answers are: no decoder is needed (saves 0.8 µs).
-            self._on_download(len(received))
             self._finish(head)
-            return _whole(head, received)
+            return received
         try:
             decoder, received = response_body(head, received)
         except TargetError:
             self.abandon()
             raise
         if decoder.done:
-            self._on_download(len(received))
             self._finish(head, decoder)
-            return _whole(head, received)
-        return self._stream_response(head, decoder, received)
+            return received
+        self._decoder: BodyDecoder = decoder
+        self._received = received
+        return None
 
-    def _stream_response(
-        self, head: ResponseHead, decoder: BodyDecoder, received: Buffer
-    ) -> Iterator[Buffer]:
+    def stream_body(
+        self,
+        head: ResponseHead,
+        on_piece: Callable[[int], None],
+        on_failure: Callable[[TargetError], NoReturn],
+    ) -> Generator[Buffer, None, None]:
+        """Yield the body of the response as it comes, after :meth:`received_body` gave None.
+
+        The first piece may be empty: it says that the head is not to wait.
+
+        Args:
+            head: of the response.
+            on_piece: called with the size of each piece before it is yielded, and with 0 at the
+                end of the body.
+            on_failure: called when the body is cut short or malformed; raises what the server
+                is to be told.
+        """
+        connection, decoder = self._connection, self._decoder
+        limited = self._timeout is not None
+        piece, self._received = self._received, b""
         try:
-            self._on_download(len(received))
-            yield received  # even if empty: the head goes out now
-            self._expect_target()
-            for piece in read_body(self._connection, decoder):
-                self._stop_expecting()
-                self._on_download(len(piece))
-                yield piece
-                del piece
-                self._expect_target()
-            self._stop_expecting()
+            on_piece(len(piece))
+            yield piece
+            while not decoder.done:
+                if limited:
+                    self._expect_target()
+                piece = b""  # or two pieces would be held while the next one is read
+                piece = connection.receive_body(decoder)
+                if limited:
+                    self._stop_expecting()
+                if piece:
+                    on_piece(len(piece))
+                    yield piece
             self._finish(head, decoder)
+            on_piece(0)
+        except TargetError as error:
+            on_failure(error)
         finally:
             self.abandon()
 
     def _finish(self, head: ResponseHead, decoder: BodyDecoder | None = None) -> None:
         """Give the connection back if it can carry another request."""
-        client = self._client
+        request = self._request
         clean = True
         if decoder is not None:
             clean = not decoder.rest
             if decoder.trailers:
-                client.response_trailers = trailer_headers(decoder.trailers)
+                request.response_trailers = trailer_headers(decoder.trailers)
         upload = self._upload
         sent = upload is None or upload.ready()
-        if sent and clean and head.keep_alive and client.body.complete:
+        if sent and clean and head.keep_alive and request.body.complete:
             self.over = True
-            if self._connection.bound or client.head.section.authenticates_connection:
-                self._pool.bind(self._connection, client)
+            if self._connection.bound is not None or request.head.section.authenticates_connection:
+                self._pool.bind(self._connection, request)
             else:
                 self._pool.release(self._connection)
         else:
             self.abandon()
 
-    def take_streams(self) -> tuple[Any, bytes]:
+    def take_stream(self) -> tuple[Stream, bytes]:
         """Give up the connection after a 101: return its stream and what came behind."""
         self.over = True
         stream = self._connection.stream
+        assert stream is not None
         early = self._connection.take_received()
         self._connection.stream = None
         return stream, bytes(early)
@@ -286,14 +312,14 @@ class Exchange:
     def _expect_target(self) -> None:
         if self._timeout is not None:
             error = TargetTimeout(f"target was silent for {self._timeout:g} s")
-            self._client.limit_wait(self._timeout, error)
+            self._request.limit_wait(self._timeout, error)
 
     def _stop_expecting(self) -> None:
         if self._timeout is not None:
-            self._client.limit_wait(None)
+            self._request.end_wait()
 
 
-def _whole(head: ResponseHead, body: Buffer) -> Iterable[Buffer]:
+def whole_body(head: ResponseHead, body: Buffer) -> Iterable[bytes]:
     """Return a body that has arrived, as the server is to treat it.
 
     It would give a list a length; there is to be none where the target's chunks or its

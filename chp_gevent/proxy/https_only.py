@@ -12,7 +12,7 @@ from chp_gevent.channel.segment import REQUESTS_WEB, STATUS
 from chp_gevent.http.https_location import HTTPS_PORT, https_location
 from chp_gevent.http.section import HOST, Field
 from chp_gevent.proxy.app import HEALTH_PATH
-from chp_gevent.proxy.wsgi_client import client_from_environ
+from chp_gevent.proxy.wsgi_request import request_of
 
 _Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -39,9 +39,9 @@ class HttpsOnly:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer one request (PEP 3333): 301 to GET and HEAD, 308 to what may have a body."""
-        client: Any = environ.get("chp.client") or client_from_environ(environ)
-        head = client.head
-        if not client.peer.trusted or _first(head.fields, "x-forwarded-proto").lower() != "http":
+        request = request_of(environ)
+        head = request.head
+        if not request.peer.trusted or _first(head.fields, "x-forwarded-proto").lower() != "http":
             return self._app(environ, start_response)
         host = _host(head.fields)
         is_handshake = head.upgrade == "websocket" and head.method == "GET"

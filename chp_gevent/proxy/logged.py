@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from chp_gevent.http.access import LoggedConnection
-from chp_gevent.http.connection import ClientConnection, StartResponse
+from chp_gevent.http.access import LoggedRequest
+from chp_gevent.http.request import ClientRequest, StartResponse
 from chp_gevent.http.wire import ResponseHead
 from chp_gevent.proxy.app import HEALTH_PATH, ProxyApplication
 from chp_gevent.proxy.exchange import Exchange
@@ -19,19 +19,19 @@ class LoggedProxyApplication(ProxyApplication):
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request. Health checks have no line, as no account counts them."""
-        client = environ.get("chp.client")
-        if isinstance(client, LoggedConnection) and client.head.target == HEALTH_PATH:
-            client.take_access_entry()
+        request = environ.get("chp.request")
+        if isinstance(request, LoggedRequest) and request.head.target == HEALTH_PATH:
+            request.take_access_entry()
         return super().__call__(environ, start_response)
 
     def _forward(
-        self, client: ClientConnection, route: Route, websocket: bool
+        self, request: ClientRequest, route: Route, websocket: bool
     ) -> tuple[Exchange, ResponseHead]:
-        entry = client.entry if isinstance(client, LoggedConnection) else None
+        entry = request.entry if isinstance(request, LoggedRequest) else None
         if entry is None:
-            return super()._forward(client, route, websocket)
+            return super()._forward(request, route, websocket)
         entry.route = route.prefix
         try:
-            return super()._forward(client, route, websocket)
+            return super()._forward(request, route, websocket)
         finally:
             entry.answered = time.monotonic()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import select
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import gevent
 from gevent import socket as gevent_socket
@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from chp_gevent.http.body import receive_piece
 from chp_gevent.http.framing import BodyDecoder, body_decoder
+from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.section import IncompleteMessage, WireError
 from chp_gevent.http.stream import COPIED, NO_DESCRIPTORS, Stream
 from chp_gevent.http.tls_stream import wrap
@@ -67,6 +68,34 @@ class TargetTimeout(TargetError):
     kind = FailureKind.TIMEOUT
 
 
+class TargetConnections(Protocol):
+    """A pool of connections to one target, and those which are clients' own."""
+
+    def acquire(self) -> TargetConnection:
+        """Return an idle connection, or a new one that connects on its first use.
+
+        Raises ``TargetError`` if the pool has been closed.
+        """
+
+    def acquire_bound(self, request: ClientRequest) -> TargetConnection:
+        """As :meth:`acquire`, for a client that has a connection of its own."""
+
+    def release(self, connection: TargetConnection) -> None:
+        """Take a connection back whose response has been read to its end."""
+
+    def bind(self, connection: TargetConnection, request: ClientRequest) -> None:
+        """Keep a connection for one client alone, until that leaves: it carries its identity."""
+
+    def close_idle(self, before: float) -> int:
+        """Close what has been idle since ``before`` (monotonic); return how many remain."""
+
+    def retire(self) -> None:
+        """Close what is idle now, and what is in use when it has been used."""
+
+    def close(self) -> None:
+        """Close what is idle, for ever."""
+
+
 class TargetConnection(HTTPConnection):
     """A connection to a target, which sends raw heads and reads with ``wire``."""
 
@@ -78,7 +107,7 @@ class TargetConnection(HTTPConnection):
     # What the client's side has broken off the exchange with.
     interruption: BaseException | None = None
     # The pool, if the connection is one client's alone.
-    bound: Any = None
+    bound: object = None
     connector: Connector
     # Closes idle connections, whatever their target.
     make_room: Callable[[], None]
@@ -233,6 +262,28 @@ class TargetConnection(HTTPConnection):
             raise TargetError("target closed the connection", answered=answered)
         return data
 
+    def receive_body(self, decoder: BodyDecoder) -> Buffer:
+        """Wait for, and return, the next piece of a response's body; maybe an empty one.
+
+        Raises ``TargetError`` when the body is cut short or malformed.
+        """
+        stream = self.stream
+        assert stream is not None
+        try:
+            piece: Buffer | None = receive_piece(stream, decoder)
+            if piece is None:
+                decoder.end()
+                if stream.was_cut:
+                    # RFC 9112, 9.8: only the peer's close_notify says that this was the end.
+                    raise IncompleteMessage("TLS ended without close_notify")
+        except (OSError, IncompleteMessage) as error:
+            raise TargetError(f"response cut short: {error}", answered=True) from error
+        except WireError as error:
+            if error is self.interruption:
+                raise  # of the request's body, not of this one
+            raise TargetError(f"malformed response: {error}", answered=True) from error
+        return b"" if piece is None else piece
+
     def take_received(self) -> Buffer:
         """Return, and forget, what came behind the head of the response; a view if it is much."""
         received, self._received = self._received, b""
@@ -314,32 +365,6 @@ def response_body(head: ResponseHead, received: Buffer) -> tuple[BodyDecoder, Bu
     try:
         return decoder, decoder.feed(received) if received else b""
     except WireError as error:
-        raise TargetError(f"malformed response: {error}", answered=True) from error
-
-
-def read_body(connection: TargetConnection, decoder: BodyDecoder) -> Iterator[Buffer]:
-    """Yield the rest of a response's body, piece by piece as it arrives.
-
-    Raises ``TargetError`` when it is cut short or malformed.
-    """
-    stream = connection.stream
-    assert stream is not None
-    try:
-        while not decoder.done:
-            piece = receive_piece(stream, decoder)
-            if piece:
-                yield piece
-            elif piece is None:
-                decoder.end()
-                if stream.was_cut:
-                    # RFC 9112, 9.8: only the peer's close_notify says that this was the end.
-                    raise IncompleteMessage("TLS ended without close_notify")
-            del piece
-    except (OSError, IncompleteMessage) as error:
-        raise TargetError(f"response cut short: {error}", answered=True) from error
-    except WireError as error:
-        if error is connection.interruption:
-            raise  # of the request's body, not of this one
         raise TargetError(f"malformed response: {error}", answered=True) from error
 
 

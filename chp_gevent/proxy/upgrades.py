@@ -6,11 +6,9 @@ import logging
 import time
 
 from chp_gevent.channel.segment import BYTES_FROM_CLIENTS, BYTES_TO_CLIENTS, OPEN_TUNNELS, Segment
-from chp_gevent.http.access import Access, AccessEntry
-from chp_gevent.http.connection import ClientConnection
-from chp_gevent.http.server import HTTPServer
+from chp_gevent.http.access_entry import Access, AccessEntry
+from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.http.stream import Stream
-from chp_gevent.http.wire import ResponseHead
 from chp_gevent.proxy.resets import reset_watch
 from chp_gevent.proxy.splice import splicer
 from chp_gevent.proxy.tunnel import Tunnel
@@ -19,22 +17,33 @@ from chp_gevent.routing.table import Route
 log = logging.getLogger("chp_gevent.proxy")
 
 
-class _RouteTunnel(Tunnel):
+class RouteTunnel(Tunnel):
     """A tunnel that is activity in ``slot`` of the activity table."""
 
     __slots__ = ("slot",)
     slot: int
 
 
-class Upgrades:
-    """Starts the tunnels of a worker and keeps account of them."""
+class TunnelStarter:
+    """Starts the tunnels of a worker and keeps account of them.
+
+    Args:
+        segment: where activity is noted.
+        row: the account of the worker.
+        tunnels: those that are open; a server's.
+        access: is told of each tunnel that has ended, if there is an access log.
+    """
 
     def __init__(
-        self, segment: Segment, row: memoryview[int], access: Access | None = None
+        self,
+        segment: Segment,
+        row: memoryview[int],
+        tunnels: OpenTunnels,
+        access: Access | None = None,
     ) -> None:
         self._activity = segment.activity
         self._row = row
-        self.server: HTTPServer | None = None
+        self._tunnels = tunnels
         self._access = access
         # Of the access log, if there is one.
         self._entries: dict[Tunnel, AccessEntry] = {}
@@ -46,70 +55,43 @@ class Upgrades:
         splicer()
         reset_watch()
 
-    def hand_over(
-        self,
-        client: ClientConnection,
-        target: Stream,
-        early: bytes,
-        response: ResponseHead,
-        route: Route,
+    def tunnel(
+        self, client: Stream, target: Stream, early_from_client: bytes, early_from_target: bytes
+    ) -> RouteTunnel:
+        """Return a tunnel between two streams, which is to be started."""
+        return RouteTunnel(
+            *(client, target, self._transferred, self._closed),
+            *(early_from_client, early_from_target),
+        )
+
+    def start(
+        self, tunnel: RouteTunnel, route: Route, path: str, entry: AccessEntry | None
     ) -> None:
-        """Arrange that ``client`` becomes a tunnel to ``target`` when its request is done."""
-        path = client.head.target.partition("?")[0]
+        """Take account of a tunnel and start it.
 
-        def start() -> None:
-            self._start(client, target, early, response.raw, route, path)
-
-        client.switch_protocols(start)
-
-    def _start(
-        self,
-        client: ClientConnection,
-        target: Stream,
-        early: bytes,
-        answer: bytes,
-        route: Route,
-        path: str,
-    ) -> None:
-        """Pass the 101 on and start a tunnel; ``target`` is closed if that raises anything."""
-        stream = client.stream
-        stream.on_unread = None
+        ``path`` is what was asked for. What this raises resets both sides.
+        """
+        tunnel.slot = route.slot
+        if entry is not None:
+            self._entries[tunnel] = entry
         try:
-            stream.write(answer)
-            tunnel = _RouteTunnel(
-                stream, target, self._transferred, self._closed, client.take_early_data(), early
-            )
-        except BaseException:  # such as ClientGone, while the client did not take the answer
-            target.close()
-            raise
-        try:
-            self._run(client, tunnel, route, path)
+            self._tunnels.add(tunnel)
+            self._row[OPEN_TUNNELS] = len(self._tunnels)
+            if log.isEnabledFor(logging.DEBUG):
+                self._opened[tunnel] = (path, time.monotonic())
+                log.debug("tunnel opened: %s to %s", path, route.target)
+            tunnel.start()
         except BaseException:
             tunnel.reset()
             raise
 
-    def _run(self, client: ClientConnection, tunnel: _RouteTunnel, route: Route, path: str) -> None:
-        tunnel.slot = route.slot
-        entry = client.take_access_entry()
-        if entry is not None:
-            self._entries[tunnel] = entry
-        assert self.server is not None
-        self.server.tunnels[tunnel] = None
-        self._row[OPEN_TUNNELS] = len(self.server.tunnels)
-        if log.isEnabledFor(logging.DEBUG):
-            self._opened[tunnel] = (path, time.monotonic())
-            log.debug("tunnel opened: %s to %s", path, route.target)
-        tunnel.start()
-
-    def _on_transfer(self, tunnel: _RouteTunnel, size: int, from_client: bool) -> None:
+    def _on_transfer(self, tunnel: RouteTunnel, size: int, from_client: bool) -> None:
         self._row[BYTES_FROM_CLIENTS if from_client else BYTES_TO_CLIENTS] += size
         self._activity[tunnel.slot] = time.time()
 
-    def _on_closed(self, tunnel: _RouteTunnel) -> None:
-        assert self.server is not None
-        self.server.tunnels.pop(tunnel, None)
-        self._row[OPEN_TUNNELS] = len(self.server.tunnels)
-        self.server.made_room()
+    def _on_closed(self, tunnel: RouteTunnel) -> None:
+        self._tunnels.discard(tunnel)
+        self._row[OPEN_TUNNELS] = len(self._tunnels)
         entry = self._entries.pop(tunnel, None)
         if entry is not None and self._access is not None:
             entry.sent, entry.ended = tunnel.bytes_to_client, time.monotonic()
@@ -123,3 +105,35 @@ class Upgrades:
                 tunnel.bytes_from_client,
                 tunnel.bytes_to_client,
             )
+
+
+class TargetUpgrade:
+    """The protocol that a target has accepted: an :class:`~chp_gevent.http.request.Upgrade`.
+
+    Args:
+        starter: starts the tunnel.
+        target: the target's stream.
+        early: what the target has sent behind its 101.
+        route: of the request.
+        path: of the request.
+    """
+
+    __slots__ = ("_early", "_path", "_route", "_starter", "_target")
+
+    def __init__(
+        self, starter: TunnelStarter, target: Stream, early: bytes, route: Route, path: str
+    ) -> None:
+        self._starter = starter
+        self._target = target
+        self._early = early
+        self._route = route
+        self._path = path
+
+    def start(self, stream: Stream, early: bytes, entry: AccessEntry | None) -> None:
+        """See ``Upgrade``."""
+        tunnel = self._starter.tunnel(stream, self._target, early, self._early)
+        self._starter.start(tunnel, self._route, self._path, entry)
+
+    def abandon(self) -> None:
+        """See ``Upgrade``."""
+        self._target.close()

@@ -14,11 +14,12 @@ from typing import Any
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 
-from chp_gevent.http.connection import ClientConnection
+from chp_gevent.http.request import ClientRequest
 from chp_gevent.proxy.connecting import Connector
 from chp_gevent.proxy.target import Target, parse_target
 from chp_gevent.proxy.target_connection import (
     TargetConnection,
+    TargetConnections,
     TargetError,
     TLSTargetConnection,
     UnixTargetConnection,
@@ -122,7 +123,7 @@ class _PoolMixin:
         self.pool.connections = kept
         return len(kept) + len(self.bound)
 
-    def bind(self, connection: TargetConnection, client: ClientConnection) -> None:
+    def bind(self, connection: TargetConnection, request: ClientRequest) -> None:
         """Keep a connection for one client alone, until that leaves: it carries its identity.
 
         For authentication of connections (NTLM, Negotiate), which HTTP knows nothing of.
@@ -130,12 +131,13 @@ class _PoolMixin:
         connection.bound = self
         connection.rest()
         self.bound |= {connection}
-        client.bound = connection
+        request.bound = connection
 
-    def acquire_bound(self, client: ClientConnection) -> TargetConnection:
+    def acquire_bound(self, request: ClientRequest) -> TargetConnection:
         """As :meth:`acquire`, for a client that has a connection of its own."""
-        connection: TargetConnection = client.bound
-        client.bound = None
+        connection = request.bound
+        assert isinstance(connection, TargetConnection)
+        request.bound = None
         usable = connection.bound is self and connection.epoch == self.epoch
         if usable and connection.is_connected:
             connection.stream.on_unread = None  # type: ignore[union-attr]
@@ -193,11 +195,11 @@ class Upstream:
             "https": TLSTargetPool,
             "http+unix": UnixTargetPool,
         }
-        self._targets: dict[str, tuple[Target, Any]] = {}
+        self._targets: dict[str, tuple[Target, TargetConnections]] = {}
         # How many of the targets each pool serves: all of one scheme, host and port.
-        self._shares: Counter[Any] = Counter()
+        self._shares: Counter[TargetConnections] = Counter()
 
-    def target(self, url: str) -> tuple[Target, Any]:
+    def target(self, url: str) -> tuple[Target, TargetConnections]:
         """Return the parsed target of ``url`` and its pool. Raises ``TargetError``."""
         found = self._targets.get(url)
         if found is None:
@@ -210,7 +212,7 @@ class Upstream:
             self._shares[pool] += 1
         return found
 
-    def _pool(self, target: Target) -> Any:
+    def _pool(self, target: Target) -> TargetConnections:
         """Return the pool of a target. Raises ``ValueError`` (urllib3 dislikes the host)."""
         # In brackets urllib3 takes "fe80::1%eth0" for what it is.
         host = f"[{target.host}]" if _is_ipv6(target) else target.host

@@ -141,6 +141,7 @@ class ProxyWorker(GeventWorker):
 
         from chp_gevent.channel.subscriber import Subscriber
         from chp_gevent.http.mishaps import look_after
+        from chp_gevent.http.open_tunnels import OpenTunnels
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
@@ -152,7 +153,7 @@ class ProxyWorker(GeventWorker):
             redirect_server,
             server_settings,
         )
-        from chp_gevent.proxy.upgrades import Upgrades
+        from chp_gevent.proxy.upgrades import TunnelStarter
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
 
@@ -172,7 +173,7 @@ class ProxyWorker(GeventWorker):
         self.subscriber = Subscriber(self.segment, self.journal, table, retire)
         self.subscriber.catch_up()
         self.access = access = access_log(self.options, gevent.get_hub().loop)
-        upgrades = Upgrades(self.segment, row, access)
+        tunnels = OpenTunnels()
         proxy: Any = (ProxyApplication if access is None else LoggedProxyApplication)(
             self.options.proxy,
             table,
@@ -180,7 +181,7 @@ class ProxyWorker(GeventWorker):
             self.segment,
             row,
             upstream,
-            upgrades.hand_over,
+            TunnelStarter(self.segment, row, tunnels, access),
         )
         if self.options.proxy.https_port is not None:
             proxy = HttpsOnly(proxy, self.options.proxy.https_port, row)
@@ -190,8 +191,7 @@ class ProxyWorker(GeventWorker):
         self.hooks = hooks = WorkerHooks(row, self._other_rows())
         look_after(gevent.get_hub(), hooks.log)
         settings = server_settings(self.options, self.tls.public)
-        self.server = HTTPServer(app, settings, self.sockets, hooks, access=access)
-        upgrades.server = self.server
+        self.server = HTTPServer(app, settings, self.sockets, hooks, tunnels=tunnels, access=access)
         if self.redirect_sockets:
             self.redirect = redirect_server(self.options, self.redirect_sockets, access)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import gevent
 from gevent.event import Event
 
-from chp_gevent.http.access import Access
+from chp_gevent.http.access_entry import Access
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings

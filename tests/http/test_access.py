@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chp_gevent.http.access import AccessEntry, RequestFacts
+from chp_gevent.http.access_entry import AccessEntry, RequestFacts
 from chp_gevent.http.answer import AnswerCut, BufferedBody
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.settings import ServerSettings

@@ -16,9 +16,11 @@ import pytest
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import REQUESTS_WEB, STATUS, Segment
 from chp_gevent.channel.subscriber import Subscriber
-from chp_gevent.http.body import ClientGone
+from chp_gevent.http.open_tunnels import OpenTunnels
+from chp_gevent.http.request import ClientGone
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.app import ProxyApplication
+from chp_gevent.proxy.upgrades import TunnelStarter
 from chp_gevent.proxy.upstream import Upstream
 from chp_gevent.routing.table import Route, RouteTable
 from chp_gevent.tls import client_context
@@ -40,8 +42,9 @@ class Server:
         self.table = RouteTable()
         self.upstream = Upstream(client_context(options.client_tls), 10.0)
         subscriber = Subscriber(segment, Journal(segment), self.table)
+        tunnels = TunnelStarter(segment, self.row, OpenTunnels())
         self.app: Any = ProxyApplication(
-            options, self.table, subscriber, segment, self.row, self.upstream, no_upgrade
+            options, self.table, subscriber, segment, self.row, self.upstream, tunnels
         )
 
     def start(self, environ: Environ) -> tuple[str, Headers, Iterable[bytes]]:
@@ -69,11 +72,6 @@ class Server:
 def close(result: Iterable[bytes]) -> None:
     """Close what an application returned, as PEP 3333 demands."""
     result.close()  # type: ignore[attr-defined]
-
-
-def no_upgrade(*_: object) -> None:
-    """Upgrades need more than WSGI."""
-    pytest.fail("an upgrade without the worker's own server")
 
 
 def environ(path: str = "/", body: bytes = b"", **more: Any) -> Environ:

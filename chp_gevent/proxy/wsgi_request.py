@@ -1,20 +1,20 @@
-"""The client of a request that came through somebody else's WSGI server."""
+"""A request that came through somebody else's WSGI server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from chp_gevent.http.answer import AnswerFields, Headers
-from chp_gevent.http.body import ClientGone
 from chp_gevent.http.peer import Peer, peer_address
+from chp_gevent.http.request import NEVER, Bound, ClientGone, ClientRequest, Upgrade
 from chp_gevent.http.section import Field, HeaderSection
 from chp_gevent.http.wire import RequestHead
 
 
 class WSGIBody:
-    """``wsgi.input`` with the interface of :class:`~chp_gevent.http.body.RequestBody`.
+    """``wsgi.input`` as a :class:`~chp_gevent.http.request.Body`.
 
     ``length`` is in bytes; None for a body that lasts until the input ends, of a server that
     sees to its end (``wsgi.input_terminated``).
@@ -25,7 +25,6 @@ class WSGIBody:
     def __init__(self, source: Any, length: int | None) -> None:
         self._source = source
         self._left = length
-        self.trailers: list[Field] = []
 
     @property
     def complete(self) -> bool:
@@ -42,54 +41,83 @@ class WSGIBody:
     def pieces(self) -> Iterator[bytes]:
         """Yield the body piece by piece. Raises ``ClientGone`` when it ends too early."""
         while self._left != 0:
-            size = self._PIECE if self._left is None else min(self._left, self._PIECE)
-            piece = self._source.read(size)
-            if self._left is not None:
-                if not piece:
-                    raise ClientGone
-                self._left -= len(piece)
-            elif not piece:
-                self._left = 0
-                return
-            yield piece
+            piece = self.read(self._PIECE)
+            if piece:
+                yield piece
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most ``size`` bytes, as many as the input gives at once; b"" at the end.
+
+        Raises ``ClientGone`` when that comes too early.
+        """
+        left = self._left
+        if left == 0:
+            return b""
+        most = size if left is None else left if size < 0 else min(size, left)
+        piece: bytes = self._source.read(most)
+        if left is not None:
+            if not piece:
+                raise ClientGone
+            self._left = left - len(piece)
+        elif not piece:
+            self._left = 0
+        return piece
 
 
-class WSGIClient:
-    """What :class:`~chp_gevent.http.connection.ClientConnection` is to the application,
-    as far as a plain environ allows.
+class WSGIRequest:
+    """A :class:`~chp_gevent.http.request.ClientRequest`, as far as a plain environ allows.
+
+    There are no interim responses, no upgrades and no trailers.
     """
 
-    wait_deadline = float("inf")
+    wait_deadline = NEVER
 
     def __init__(self, head: RequestHead, body: WSGIBody, peer: Peer) -> None:
         self.head = head
         self.body = body
         self.peer = peer
-        self.response_trailers: Headers = []
+        self.response_trailers: Sequence[tuple[str, str]] = ()
         self.prepared: AnswerFields | None = None
 
     @property
-    def bound(self) -> None:
+    def bound(self) -> Bound | None:
         """Nothing: who sends the next request of a connection is not known here."""
+        return None
 
     @bound.setter
-    def bound(self, connection: Any) -> None:
-        if connection is not None:
-            connection.close()
+    def bound(self, bound: Bound | None) -> None:
+        if bound is not None:
+            bound.close()
 
-    def invite(self) -> bool:
+    def invite_body(self) -> bool:
         """Do nothing: that is the server's business."""
         return False
 
-    def inform(self, status: int, reason: str, headers: Headers) -> None:
+    def send_interim(self, status: int, reason: str, headers: Headers) -> None:
         """Drop an interim response: WSGI has no way for it."""
 
-    def limit_wait(self, seconds: float | None, error: BaseException | None = None) -> None:
+    def limit_wait(self, seconds: float, error: BaseException) -> None:
         """Do nothing: the server's own limits apply."""
 
+    def end_wait(self) -> None:
+        """Do nothing, likewise."""
 
-def client_from_environ(environ: dict[str, Any]) -> WSGIClient:
-    """Return the client of a request that is known by its environ only."""
+    def note_activity(self) -> None:
+        """Do nothing, likewise."""
+
+    def upgrade(self, upgrade: Upgrade) -> None:
+        """Refuse: no request asks for an upgrade, since its head does not say so."""
+        upgrade.abandon()
+        raise NotImplementedError("WSGI has no upgrades")
+
+
+def request_of(environ: dict[str, Any]) -> ClientRequest:
+    """Return the request of an environ: the server's own, or what a plain environ tells of it."""
+    request: ClientRequest | None = environ.get("chp.request")
+    return request if request is not None else _request_from(environ)
+
+
+def _request_from(environ: dict[str, Any]) -> WSGIRequest:
     fields = []
     for key, value in environ.items():
         if key.startswith("HTTP_"):
@@ -115,7 +143,7 @@ def client_from_environ(environ: dict[str, Any]) -> WSGIClient:
     )
     secure = environ.get("wsgi.url_scheme") == "https"
     peer = Peer(peer_address(environ.get("REMOTE_ADDR", "")), secure, trusted=True)
-    return WSGIClient(head, WSGIBody(environ["wsgi.input"], length), peer)
+    return WSGIRequest(head, WSGIBody(environ["wsgi.input"], length), peer)
 
 
 def _body_length(environ: dict[str, Any]) -> int | None:
