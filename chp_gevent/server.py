@@ -35,16 +35,6 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
             print(f"error: cannot start: {error.strerror or error}", file=sys.stderr)
             sys.exit(1)
 
-    def when_ready(arbiter: ProxyArbiter) -> None:
-        arbiter.ready()
-        arbiter.supervise()
-
-    def pre_fork(arbiter: ProxyArbiter, worker: Any) -> None:
-        arbiter.equip(worker)
-
-    def post_fork(arbiter: ProxyArbiter, worker: Any) -> None:
-        arbiter.begin_worker()
-
     return {
         "wsgi_app": APPLICATION,
         "proc_name": "chp-gevent",
@@ -62,9 +52,9 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         # gunicorn would put a socket for its own command line under the user's home.
         "control_socket_disable": True,
         "on_starting": on_starting,
-        "when_ready": when_ready,
-        "pre_fork": pre_fork,
-        "post_fork": post_fork,
+        "when_ready": ProxyArbiter.serve,
+        "pre_fork": ProxyArbiter.assign_row,
+        "post_fork": ProxyArbiter.begin_worker,
     }
 
 

@@ -22,7 +22,7 @@ OPTIONS = Options(
 def test_a_worker_is_given_no_secret_of_the_api() -> None:
     worker = ProxyWorker.__new__(ProxyWorker)
     nothing: Any = None
-    worker.equip(OPTIONS, nothing, Segment(rows=1, routes=1), nothing, 0, [])
+    worker.take(OPTIONS, nothing, Segment(rows=1, routes=1), nothing, 0, [])
     assert worker.options == without_secrets(OPTIONS)
     assert (worker.options.auth_token, worker.options.api_tls) == (None, None)
     assert worker.options.tls == TLS, "it serves with that"

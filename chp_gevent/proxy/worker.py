@@ -90,7 +90,7 @@ class ProxyWorker(GeventWorker):
     # Set when the worker is to stop, once it serves.
     _stopping: Any = None
 
-    def equip(
+    def take(
         self,
         options: Options,
         tls: TlsContexts,

@@ -478,7 +478,7 @@ def test_workers_beyond_the_rows_of_the_segment_are_refused() -> None:
     arbiter.draining = {2: taken[1]}
     # The last row is the management process's.
     with pytest.raises(RuntimeError, match="there are 2 workers already"):
-        arbiter.equip(SimpleNamespace())
+        arbiter.assign_row(SimpleNamespace())
 
 
 def test_systemd_is_told_and_the_children_are_none_the_worse(
