@@ -23,7 +23,8 @@ from chp_gevent.listeners import close_listeners, described, gunicorn_listener
 from chp_gevent.options import OptionError, Options
 from chp_gevent.pid_file import PidFile
 from chp_gevent.preloading import keep_shared, load_code
-from chp_gevent.resources import check_files, open_sockets, raise_descriptor_limit
+from chp_gevent.resources import check_files, open_sockets
+from chp_gevent.runtime.descriptors import raise_descriptor_limit
 from chp_gevent.signals import die_with_parent, stop_by_default
 from chp_gevent.supervisor import ManagementSupervisor
 from chp_gevent.tls import read_contexts

@@ -12,10 +12,10 @@ from chp_gevent.command_line import CommandLine
 from chp_gevent.cpus import usable_cpus
 from chp_gevent.custom_headers import fault_of_name, is_value
 from chp_gevent.http.https_location import HTTPS_PORT
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.options import (
     Address,
     ClientTlsOptions,
-    LimitOptions,
     Notice,
     OptionError,
     Options,

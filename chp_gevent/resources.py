@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import socket
 from pathlib import Path
 from typing import NamedTuple
@@ -64,10 +63,3 @@ def check_error_path(options: Options) -> None:
     """Check what workers need of the file system besides TLS files. Raises OptionError."""
     if options.proxy.error_path is not None and not Path(options.proxy.error_path).is_dir():
         raise OptionError(f"--error-path: {options.proxy.error_path!r} is not a folder")
-
-
-def raise_descriptor_limit() -> None:
-    """Allow as many open files as the system lets this user have; inherited by children."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -20,6 +20,7 @@ from chp_gevent.options import (
     ServerTlsOptions,
     passphrase_variable,
 )
+from chp_gevent.runtime.tls_errors import describe_failure
 
 if TYPE_CHECKING:
     import ssl
@@ -139,17 +140,6 @@ def client_context(options: ClientTlsOptions) -> ssl.SSLContext:
     elif options.cert or options.key:
         raise _half_given(prefix, missing="key" if options.cert else "cert")
     return context
-
-
-def describe_failure(error: OSError) -> str:
-    """Say in a few words, for the log, why a handshake failed."""
-    import ssl
-
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return error.strerror or type(error).__name__
 
 
 def _set_versions(context: ssl.SSLContext, options: ServerTlsOptions) -> None:

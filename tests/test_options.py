@@ -9,9 +9,9 @@ import pytest
 
 from chp_gevent import option_parsing
 from chp_gevent.cli import parse
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.options import (
     ClientTlsOptions,
-    LimitOptions,
     OptionError,
     Options,
     ProxyOptions,

@@ -19,9 +19,9 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from chp_gevent.options import ClientTlsOptions, OptionError, ServerTlsOptions
+from chp_gevent.runtime.tls_errors import describe_failure
 from chp_gevent.tls import (
     client_context,
-    describe_failure,
     server_context,
 )
 

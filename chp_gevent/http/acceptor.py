@@ -12,8 +12,9 @@ from gevent import get_hub
 from gevent.monkey import get_original
 
 from chp_gevent.http.hooks import ServerHooks
-from chp_gevent.http.stream import NO_DESCRIPTORS, READ
+from chp_gevent.http.stream import READ
 from chp_gevent.http.turns import turns
+from chp_gevent.runtime.descriptors import NO_DESCRIPTORS
 
 # Seconds without accepting after the process or the system ran out of descriptors.
 _OUT_OF_DESCRIPTORS_PAUSE = 0.1

@@ -10,7 +10,7 @@ from gevent import GreenletExit
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.section import WireError
 from chp_gevent.http.wire import RequestHead
-from chp_gevent.tls import describe_failure
+from chp_gevent.runtime.tls_errors import describe_failure
 
 
 class ServerHooks:

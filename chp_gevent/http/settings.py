@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
-from chp_gevent.options import LimitOptions
+from chp_gevent.http.limits import LimitOptions
 
 
 @dataclass(frozen=True)

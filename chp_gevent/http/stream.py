@@ -13,7 +13,6 @@ reading is noticed too.
 from __future__ import annotations
 
 import contextlib
-import errno
 import select
 import socket
 import struct
@@ -32,8 +31,6 @@ from chp_gevent.http.wire import Buffer
 READ = 1
 WRITE = 2
 
-# Errors of accept, socket and connect that pass when the process, or the system, has room again.
-NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 # Bytes of one read. With 64 KiB, 10 MB take 28% more CPU. See ``allocator`` for its price.
 READ_SIZE = 262144

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.section import (
     HOST,
     REQUEST_SECTIONS,
@@ -23,7 +24,6 @@ from chp_gevent.http.section import (
     WireError,
     parse_section,
 )
-from chp_gevent.options import LimitOptions
 
 # What is sent, and what bodies come in.
 Buffer = bytes | memoryview

@@ -11,13 +11,13 @@ from typing import Any
 
 from chp_gevent.channel.segment import STATUS
 from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.section import WireError
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.state import WsgiApp
 from chp_gevent.http.wire import RequestHead
-from chp_gevent.options import LimitOptions
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body; 413."""

@@ -24,9 +24,9 @@ import gevent
 from gevent.event import Event
 from gevent.monkey import get_original
 
-from chp_gevent.http.stream import NO_DESCRIPTORS
 from chp_gevent.names.addresses import Address
 from chp_gevent.names.lookups import Answer, Lookup, Lookups
+from chp_gevent.runtime.descriptors import NO_DESCRIPTORS
 
 FindAddresses = Callable[[str], Sequence[Address]]
 

@@ -8,8 +8,8 @@ import ssl
 from collections.abc import Sequence
 from enum import Enum
 
-from chp_gevent.http.stream import NO_DESCRIPTORS
-from chp_gevent.tls import describe_failure
+from chp_gevent.runtime.descriptors import NO_DESCRIPTORS
+from chp_gevent.runtime.tls_errors import describe_failure
 
 
 class FailureKind(str, Enum):

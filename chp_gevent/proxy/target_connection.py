@@ -23,7 +23,7 @@ from chp_gevent.http.body import receive_piece
 from chp_gevent.http.framing import BodyDecoder, body_decoder
 from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.section import IncompleteMessage, WireError
-from chp_gevent.http.stream import COPIED, NO_DESCRIPTORS, Stream
+from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.tls_stream import wrap
 from chp_gevent.http.wire import (
     HEAD_END,
@@ -35,7 +35,8 @@ from chp_gevent.http.wire import (
 from chp_gevent.names.resolver import NameUnanswered
 from chp_gevent.proxy.connecting import Connector, Sock, connect_to_unix
 from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure
-from chp_gevent.tls import describe_failure
+from chp_gevent.runtime.descriptors import NO_DESCRIPTORS
+from chp_gevent.runtime.tls_errors import describe_failure
 
 # What a target's header section may have; Node's limit is 16 KB, tornado's 64 KB.
 MAX_RESPONSE_HEAD = 131072

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from chp_gevent.http.answer import UNTIL_END, AnswerFields, answer_framing
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.wire import parse_request_head
-from chp_gevent.options import LimitOptions
 
 PLAIN = b"\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"

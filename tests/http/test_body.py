@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from chp_gevent.http.body import NO_BODY, NoBody, RequestBody
 from chp_gevent.http.framing import chunk, last_chunk
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.request import ClientGone
 from chp_gevent.http.section import WireError
 from chp_gevent.http.wire import RequestHead, parse_request_head
-from chp_gevent.options import LimitOptions
 from tests.http import wire_strategies as wire
 
 NEXT = b"GET /next HTTP/1.1\r\n"

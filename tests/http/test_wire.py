@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.section import Field, WireError
 from chp_gevent.http.wire import (
     HEAD_END,
@@ -20,7 +21,6 @@ from chp_gevent.http.wire import (
     serialise_head,
     take_request_head,
 )
-from chp_gevent.options import LimitOptions
 from tests.http import wire_strategies as wire
 
 LIMITS = LimitOptions()

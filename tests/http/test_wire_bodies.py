@@ -13,9 +13,9 @@ from chp_gevent.http.framing import (
     chunk,
     last_chunk,
 )
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.section import IncompleteMessage, WireError
 from chp_gevent.http.wire import parse_request_head, parse_response_head
-from chp_gevent.options import LimitOptions
 
 
 def feed_all(decoder: BodyDecoder, *pieces: bytes) -> bytes:

@@ -14,6 +14,7 @@ from chp_gevent.http.framing import (
     chunk,
     last_chunk,
 )
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.section import WireError
 from chp_gevent.http.wire import (
     HEAD_END,
@@ -22,7 +23,6 @@ from chp_gevent.http.wire import (
     parse_response_head,
     serialise_head,
 )
-from chp_gevent.options import LimitOptions
 from tests.http import wire_strategies as wire
 
 LIMITS = LimitOptions()
