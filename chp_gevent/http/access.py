@@ -11,8 +11,8 @@ from typing import Any
 from chp_gevent.http.access_entry import CLIENT_LEFT, AccessEntry, RequestFacts
 from chp_gevent.http.answer import BufferedBody, Headers
 from chp_gevent.http.connection import ClientConnection
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.h1.request import Carrier, HTTP1Request
-from chp_gevent.http.section import WireError
 from chp_gevent.http.state import ServerState
 from chp_gevent.http.wire import RequestHead
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from http.client import responses as REASONS
 
-from chp_gevent.http.section import WireError
-from chp_gevent.http.wire import Buffer, RequestHead, serialise_fields
+from chp_gevent.http.errors import WireError
+from chp_gevent.http.section import AnswerFields, serialise_fields
+from chp_gevent.http.wire import Buffer, RequestHead
 
 Headers = list[tuple[str, str]]
 
 UNTIL_END = float("inf")
 """The length of a body that nobody has told: it ends with its last chunk, or the connection."""
-
-
-class AnswerCut(Exception):
-    """An answer that has begun breaks off: the client must see that it is not complete.
-
-    Raised by an application that has said in the log why.
-    """
 
 
 class BufferedBody:
@@ -39,35 +33,6 @@ class BufferedBody:
     def close(self) -> None:
         """Say that no more is wanted."""
         self.buffers.close()
-
-
-class AnswerFields:
-    """The header fields of an answer, and what a server has to know of them.
-
-    Raises ``ValueError`` for line breaks in a field: they would end it, or the head.
-
-    Attributes:
-        fields: the fields; not to be changed.
-        block: the same as they are sent.
-        content_length: what ``Content-Length`` says in bytes, None if there is none.
-        dated: whether there is a ``Date``.
-    """
-
-    __slots__ = ("block", "content_length", "dated", "fields")
-
-    def __init__(self, fields: Headers) -> None:
-        self.fields = fields
-        self.block = serialise_fields(fields)
-        if not self.block.count(b"\n") == self.block.count(b"\r") == len(fields):
-            raise ValueError("line break in a header field of an answer")
-        self.content_length: int | None = None
-        self.dated = False
-        for name, value in fields:
-            lower = name.lower()
-            if lower == "content-length":
-                self.content_length = int(value)
-            elif lower == "date":
-                self.dated = True
 
 
 def answer_framing(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.framing import BodyDecoder, body_decoder
-from chp_gevent.http.request import ClientGone
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import RequestHead
 

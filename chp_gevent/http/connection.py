@@ -16,12 +16,12 @@ from gevent import getcurrent
 
 from chp_gevent.http.answer import refusal
 from chp_gevent.http.environ import request_environ
+from chp_gevent.http.errors import ClientGone, WireError
 from chp_gevent.http.h1.request import HTTP1Request
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.proxied_client import meet_client
-from chp_gevent.http.request import NEVER, Bound, ClientGone
+from chp_gevent.http.request import NEVER, Bound
 from chp_gevent.http.room import Turn, turn
-from chp_gevent.http.section import WireError
 from chp_gevent.http.state import ServerState
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream

@@ -7,8 +7,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from chp_gevent.http import proxy_protocol
+from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.peer import Peer, is_trusted
-from chp_gevent.http.request import ClientGone
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream
 

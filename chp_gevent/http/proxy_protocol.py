@@ -10,7 +10,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from chp_gevent.http.section import WireError
+from chp_gevent.http.errors import WireError
 
 _V1 = b"PROXY "
 _V1_SHORTEST = len(b"PROXY UNKNOWN\r\n")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.http.answer import AnswerFields, Headers
+from chp_gevent.http.answer import Headers
 from chp_gevent.http.peer import Peer
+from chp_gevent.http.section import AnswerFields
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import RequestHead
 
@@ -19,14 +20,6 @@ NEVER: Final = float("inf")
 """The time of what does not happen."""
 
 StartResponse = Callable[..., Callable[[bytes], None]]
-
-
-class ClientGone(BaseException):
-    """The client has left: there is nobody to answer.
-
-    Not an ``Exception``, so that no handler on the way takes it for a failure of the
-    application.
-    """
 
 
 class Body(Protocol):

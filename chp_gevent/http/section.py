@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from chp_gevent.http.answer import AnswerFields
+from chp_gevent.http.errors import WireError
 
 # RFC 9110, 5.6.2; shared with the grammar of bodies.
 TOKEN_PATTERN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -28,22 +27,6 @@ _NOTED = frozenset(
 )
 
 
-class WireError(Exception):
-    """A message that must not be acted upon.
-
-    ``status`` is what a server answers to such a request (400 unless a limit was passed),
-    ``str(error)`` the reason in a few words.
-    """
-
-    def __init__(self, reason: str, status: int = 400) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class IncompleteMessage(WireError):
-    """The connection ended inside a message."""
-
-
 class Field(NamedTuple):
     """One header line: name as sent, value, lower-case name, CGI name (``HTTP_…``)."""
 
@@ -51,6 +34,40 @@ class Field(NamedTuple):
     value: str
     lower: str
     cgi: str
+
+
+def serialise_fields(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return header lines, without the empty line that ends a section."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
+
+
+class AnswerFields:
+    """The header fields of an answer, and what a server has to know of them.
+
+    Raises ``ValueError`` for line breaks in a field: they would end it, or the head.
+
+    Attributes:
+        fields: the fields; not to be changed.
+        block: the same as they are sent.
+        content_length: what ``Content-Length`` says in bytes, None if there is none.
+        dated: whether there is a ``Date``.
+    """
+
+    __slots__ = ("block", "content_length", "dated", "fields")
+
+    def __init__(self, fields: list[tuple[str, str]]) -> None:
+        self.fields = fields
+        self.block = serialise_fields(fields)
+        if not self.block.count(b"\n") == self.block.count(b"\r") == len(fields):
+            raise ValueError("line break in a header field of an answer")
+        self.content_length: int | None = None
+        self.dated = False
+        for name, value in fields:
+            lower = name.lower()
+            if lower == "content-length":
+                self.content_length = int(value)
+            elif lower == "date":
+                self.dated = True
 
 
 ForwardedKey = tuple[object, ...]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.section import (
     HOST,
@@ -21,8 +22,8 @@ from chp_gevent.http.section import (
     TOKEN,
     Field,
     HeaderSection,
-    WireError,
     parse_section,
+    serialise_fields,
 )
 
 # What is sent, and what bodies come in.
@@ -318,11 +319,6 @@ class PartialHead:
         if size > limits.max_header_size + 3:
             return WireError("header section too large", 431)
         return None
-
-
-def serialise_fields(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return header lines, without the empty line that ends a section."""
-    return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
 
 def serialise_head(first_line: str, headers: Iterable[tuple[str, str]]) -> bytes:

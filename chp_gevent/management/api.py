@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from chp_gevent.channel.publisher import RouteLimitReached
 from chp_gevent.channel.segment import STATUS
-from chp_gevent.http.section import WireError
+from chp_gevent.http.errors import WireError
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, API_ROUTE_GET
 from chp_gevent.management.foreign_pages import ForeignPages
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed, decode, encode

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from chp_gevent.channel.segment import STATUS
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import ClientRequest
-from chp_gevent.http.section import WireError
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.state import WsgiApp
 from chp_gevent.http.wire import RequestHead

@@ -29,8 +29,10 @@ from chp_gevent.channel.segment import (
     Segment,
 )
 from chp_gevent.channel.subscriber import Subscriber
-from chp_gevent.http.answer import AnswerCut, AnswerFields, BufferedBody, Headers
+from chp_gevent.http.answer import BufferedBody, Headers
+from chp_gevent.http.errors import AnswerCut
 from chp_gevent.http.request import ClientRequest, StartResponse
+from chp_gevent.http.section import AnswerFields
 from chp_gevent.http.wire import RequestHead, ResponseHead
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields

@@ -9,8 +9,9 @@ import gevent
 from gevent import getcurrent
 
 from chp_gevent.http.answer import BufferedBody
+from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
-from chp_gevent.http.request import NEVER, ClientGone, ClientRequest
+from chp_gevent.http.request import NEVER, ClientRequest
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import Buffer, ResponseHead
 from chp_gevent.proxy.headers import response_headers, trailer_headers

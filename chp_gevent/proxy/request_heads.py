@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import ClientRequest
-from chp_gevent.http.section import ForwardedKey
-from chp_gevent.http.wire import RequestHead, serialise_fields
+from chp_gevent.http.section import ForwardedKey, serialise_fields
+from chp_gevent.http.wire import RequestHead
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.forwarding import Forwarding

@@ -17,9 +17,9 @@ from chp_gevent.access_lines import access_lines
 from chp_gevent.access_log import BATCH_AFTER, AccessLog, OutputSink, Sink
 from chp_gevent.channel.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STATUS
 from chp_gevent.http.access_entry import Access
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.section import WireError
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.wire import RequestHead

@@ -20,9 +20,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from chp_gevent.http.body import receive_piece
+from chp_gevent.http.errors import IncompleteMessage, WireError
 from chp_gevent.http.framing import BodyDecoder, body_decoder
 from chp_gevent.http.request import ClientRequest
-from chp_gevent.http.section import IncompleteMessage, WireError
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.tls_stream import wrap
 from chp_gevent.http.wire import (

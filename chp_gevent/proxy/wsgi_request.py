@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from chp_gevent.http.answer import AnswerFields, Headers
+from chp_gevent.http.answer import Headers
+from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.peer import Peer, peer_address
-from chp_gevent.http.request import NEVER, Bound, ClientGone, ClientRequest, Upgrade
-from chp_gevent.http.section import Field, HeaderSection
+from chp_gevent.http.request import NEVER, Bound, ClientRequest, Upgrade
+from chp_gevent.http.section import AnswerFields, Field, HeaderSection
 from chp_gevent.http.wire import RequestHead
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from chp_gevent.http.access_entry import AccessEntry, RequestFacts
-from chp_gevent.http.answer import AnswerCut, BufferedBody
+from chp_gevent.http.answer import BufferedBody
+from chp_gevent.http.errors import AnswerCut
 from chp_gevent.http.hooks import ServerHooks
 from chp_gevent.http.settings import ServerSettings
 from tests.http.server_thread import ServerThread

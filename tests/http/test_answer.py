@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from chp_gevent.http.answer import UNTIL_END, AnswerFields, answer_framing
+from chp_gevent.http.answer import UNTIL_END, answer_framing
 from chp_gevent.http.limits import LimitOptions
+from chp_gevent.http.section import AnswerFields
 from chp_gevent.http.wire import parse_request_head
 
 PLAIN = b"\r\n"

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.http.body import NO_BODY, NoBody, RequestBody
+from chp_gevent.http.errors import ClientGone, WireError
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.request import ClientGone
-from chp_gevent.http.section import WireError
 from chp_gevent.http.wire import RequestHead, parse_request_head
 from tests.http import wire_strategies as wire
 

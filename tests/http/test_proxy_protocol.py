@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.proxy_protocol import Client, missing, parse
-from chp_gevent.http.section import WireError
 from tests.http import wire_strategies as wire
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -8,17 +8,18 @@ from collections.abc import Callable
 import pytest
 
 from chp_gevent.http import section as module
-from chp_gevent.http.answer import AnswerFields
 from chp_gevent.http.environ import _header_variables
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.section import (
     REQUEST_SECTIONS,
     RESPONSE_SECTIONS,
+    AnswerFields,
     HeaderSection,
     SectionMemory,
     parse_section,
+    serialise_fields,
 )
-from chp_gevent.http.wire import RequestHead, serialise_fields
+from chp_gevent.http.wire import RequestHead
 from chp_gevent.proxy.headers import forwarded_headers, request_headers, response_headers
 
 FORMS = 8

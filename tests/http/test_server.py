@@ -15,8 +15,8 @@ from typing import Any
 import gevent
 import pytest
 
+from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.hooks import ServerHooks
-from chp_gevent.http.request import ClientGone
 from chp_gevent.http.settings import ServerSettings
 from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, get, wait_until

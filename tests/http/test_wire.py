@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import Field, WireError
+from chp_gevent.http.section import Field
 from chp_gevent.http.wire import (
     HEAD_END,
     PartialHead,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from chp_gevent.http.errors import IncompleteMessage, WireError
 from chp_gevent.http.framing import (
     BodyDecoder,
     ChunkedDecoder,
@@ -14,7 +15,6 @@ from chp_gevent.http.framing import (
     last_chunk,
 )
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import IncompleteMessage, WireError
 from chp_gevent.http.wire import parse_request_head, parse_response_head
 
 

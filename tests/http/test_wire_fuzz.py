@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.framing import (
     BodyDecoder,
     ChunkedDecoder,
@@ -15,7 +16,6 @@ from chp_gevent.http.framing import (
     last_chunk,
 )
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import WireError
 from chp_gevent.http.wire import (
     HEAD_END,
     PartialHead,

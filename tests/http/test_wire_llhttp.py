@@ -12,9 +12,10 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.framing import body_decoder
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import Field, WireError
+from chp_gevent.http.section import Field
 from chp_gevent.http.wire import HEAD_END, RequestHead, parse_request_head, parse_response_head
 from tests.http import wire_strategies as wire
 

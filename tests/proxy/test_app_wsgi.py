@@ -16,8 +16,8 @@ import pytest
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import REQUESTS_WEB, STATUS, Segment
 from chp_gevent.channel.subscriber import Subscriber
+from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.open_tunnels import OpenTunnels
-from chp_gevent.http.request import ClientGone
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.app import ProxyApplication
 from chp_gevent.proxy.upgrades import TunnelStarter

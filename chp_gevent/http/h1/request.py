@@ -7,19 +7,13 @@ from http.client import responses as REASONS
 from typing import Any, Protocol
 
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.http.answer import (
-    UNTIL_END,
-    AnswerCut,
-    AnswerFields,
-    BufferedBody,
-    Headers,
-    answer_framing,
-)
+from chp_gevent.http.answer import UNTIL_END, BufferedBody, Headers, answer_framing
 from chp_gevent.http.body import NO_BODY, NoBody, RequestBody
+from chp_gevent.http.errors import AnswerCut, ClientGone, WireError
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.request import NEVER, Bound, ClientGone, Upgrade
-from chp_gevent.http.section import WireError
+from chp_gevent.http.request import NEVER, Bound, Upgrade
+from chp_gevent.http.section import AnswerFields
 from chp_gevent.http.state import ServerState
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.wire import Buffer, RequestHead, serialise_head
