@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.mishaps import report
 from tests.crash_lines import ALTERNATIVES, CRASH
 from tests.log_lines import is_logged
@@ -53,7 +53,7 @@ class Failing:
 def test_what_the_server_logs_of_errors_in_itself_is_found(
     log: logging.Logger, lines: list[str]
 ) -> None:
-    ServerHooks("server", log).on_crash(None, ValueError("unforeseen"))
+    ServerEvents("server", log).on_crash(None, ValueError("unforeseen"))
     report(Failing().move, ValueError("unforeseen"), log)
     assert [line.partition(": ")[2] for line in lines] == [
         "Error in handler for a connection: ValueError: unforeseen",

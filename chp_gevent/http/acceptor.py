@@ -11,7 +11,7 @@ from typing import Any
 from gevent import get_hub
 from gevent.monkey import get_original
 
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.stream import READ
 from chp_gevent.http.turns import turns
 from chp_gevent.runtime.descriptors import NO_DESCRIPTORS
@@ -36,7 +36,7 @@ class Acceptor:
     returns False, nothing is accepted until a connection ends, or :meth:`look_again` is called.
 
     Processes may share sockets, so that no connection is lost with one of them. Then each takes
-    one at a time, and pauses when ``hooks`` want to leave some to others.
+    one at a time, and pauses when ``events`` want to leave some to others.
 
     ``on_accept`` is called with each descriptor, its peer's address and the address family.
     """
@@ -47,11 +47,11 @@ class Acceptor:
         on_accept: OnAccept,
         make_room: Callable[[], bool],
         loop: Any,
-        hooks: ServerHooks,
+        events: ServerEvents,
     ) -> None:
         self._on_accept = on_accept
-        self._hooks = hooks
-        self._shared = hooks.shares_sockets
+        self._events = events
+        self._shared = events.shares_sockets
         self._make_room = make_room
         self._full = False
         # Full, and no connection can be closed for another one.
@@ -66,7 +66,7 @@ class Acceptor:
 
     def start(self) -> None:
         """Accept from now on."""
-        self._hooks.on_accepting(True)
+        self._events.on_accepting(True)
         self._watch()
 
     def set_full(self, full: bool) -> None:
@@ -90,7 +90,7 @@ class Acceptor:
         for listener in self._listeners:
             self._accept(listener, _ACCEPTS_AT_CLOSE)
         self._closed = True
-        self._hooks.on_accepting(False)
+        self._events.on_accepting(False)
         self.end_pause()
         for listener in self._listeners:
             listener.close()
@@ -107,7 +107,7 @@ class Acceptor:
 
     def accept(self, listener: _Listener) -> None:
         """Accept what waits on a listener; called from the event loop."""
-        if self._shared and (seconds := self._hooks.pause_before_accepting(self._full)):
+        if self._shared and (seconds := self._events.pause_before_accepting(self._full)):
             self._pause_for(seconds)
             return
         self._accept(listener, 1 if self._shared else _ACCEPTS_PER_EVENT, in_turn=True)
@@ -127,7 +127,7 @@ class Acceptor:
                 self._on_accept(fd, address, listener.family)
             except Exception as error:
                 # One client less; the listeners, and those that wait in them, are not touched.
-                self._hooks.on_crash(None, error)
+                self._events.on_crash(None, error)
             # Each may have begun with a TLS handshake.
             if self._closed or (in_turn and self._turns.is_over()):
                 return
@@ -137,7 +137,7 @@ class Acceptor:
         if not listener.has_waiting():
             return False
         self._stuck = not self._make_room()
-        self._log_sometimes(self._hooks.on_full, not self._stuck)
+        self._log_sometimes(self._events.on_full, not self._stuck)
         if self._stuck:
             self._watch()
         return not self._stuck
@@ -145,7 +145,7 @@ class Acceptor:
     def _accept_failed(self, error: OSError) -> None:
         if error.errno not in NO_DESCRIPTORS:
             return  # the client was gone again before we came to it
-        self._log_sometimes(self._hooks.on_accept_failed, error)
+        self._log_sometimes(self._events.on_accept_failed, error)
         self._pause_for(_OUT_OF_DESCRIPTORS_PAUSE)
 
     def _log_sometimes(self, hook: Callable[..., None], *args: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator
 from http.client import responses as REASONS
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.section import AnswerFields, serialise_fields
+from chp_gevent.http.section import ResponseFields, serialise_fields
 from chp_gevent.http.wire import Buffer, RequestHead
 
 Headers = list[tuple[str, str]]
@@ -35,8 +35,8 @@ class BufferedBody:
         self.buffers.close()
 
 
-def answer_framing(
-    request: RequestHead, status: str, fields: AnswerFields, result: Iterable[bytes]
+def response_framing(
+    request: RequestHead, status: str, fields: ResponseFields, result: Iterable[bytes]
 ) -> tuple[bytes, bool, float]:
     """Decide how an answer's body is framed (RFC 9112, 6.3).
 
@@ -59,7 +59,7 @@ def answer_framing(
     return b"Transfer-Encoding: chunked\r\n\r\n", True, UNTIL_END
 
 
-def refusal(error: WireError, date_line: bytes, *, explained: bool) -> bytes:
+def error_response(error: WireError, date_line: bytes, *, explained: bool) -> bytes:
     """Return the last answer of a connection, to a request that must not be acted upon."""
     reason = REASONS.get(error.status, "Bad Request")
     fields, body = [("Connection", "close")], b""

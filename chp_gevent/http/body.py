@@ -141,7 +141,7 @@ class RequestBody:
         head, self._head = self._head, None
         if head is None or head.http_1_0 or self.complete:
             return
-        if "100-continue" in (value.lower() for value in head.noted.get("expect", ())):
+        if "100-continue" in (value.lower() for value in head.known_values.get("expect", ())):
             try:
                 self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gevent import getcurrent
 
-from chp_gevent.http.answer import refusal
+from chp_gevent.http.answer import error_response
 from chp_gevent.http.environ import request_environ
 from chp_gevent.http.errors import ClientGone, WireError
 from chp_gevent.http.h1.request import HTTP1Request
@@ -117,7 +117,7 @@ class ClientConnection:
         except (ClientGone, OSError):
             pass
         except BaseException as error:
-            self._server.hooks.on_crash(None, error)
+            self._server.events.on_crash(None, error)
         finally:
             self._finish()
 
@@ -129,7 +129,7 @@ class ClientConnection:
                 self._meet_client()
             if isinstance(self.stream, TLSStream) and not self._secure(self.stream):
                 return
-            if server.settings.interrupts:
+            if server.settings.abort_on_disconnect:
                 self.stream.on_unread = self._on_unread
             # The first request is usually here already.
             self._buffer = self.stream.read(_MAX_PIPELINED)
@@ -148,7 +148,7 @@ class ClientConnection:
             self.peer = meet_client(self.stream, self.peer, trusted, self._environ)
         except WireError as error:
             # Without an answer: it may be TLS that should come next.
-            self._server.hooks.on_refused(self.peer, None, error)
+            self._server.events.on_refused(self.peer, None, error)
             raise ClientGone from error
 
     def _secure(self, stream: TLSStream) -> bool:
@@ -157,10 +157,10 @@ class ClientConnection:
         try:
             stream.handshake()
         except OSError as error:
-            self._server.hooks.on_handshake_failed(self.peer, error)
+            self._server.events.on_handshake_failed(self.peer, error)
             # The client has to read what is wrong.
             self.stream = stream.without_tls()
-            self._linger()
+            self._lingering_close()
             return False
         self._state = _FRESH
         return True
@@ -180,7 +180,7 @@ class ClientConnection:
             self.stream.close()
         except BaseException as error:
             self.stream.close()
-            self._server.hooks.on_crash(None, error)
+            self._server.events.on_crash(None, error)
         finally:
             self._end()
             self.request = None
@@ -216,7 +216,7 @@ class ClientConnection:
         self._buffer = b"" if head.has_body else behind
         self.request = request = self.request_class(self, server, head, behind)
         client_timeout = server.settings.client_timeout
-        if client_timeout is None or not server.settings.interrupts:
+        if client_timeout is None or not server.settings.abort_on_disconnect:
             self.deadline = NEVER
         else:
             self.deadline = server.clock() + client_timeout
@@ -243,7 +243,7 @@ class ClientConnection:
         elif head.has_body:
             self._buffer = request.rest + self._buffer
         if request.closes:
-            self._linger()
+            self._lingering_close()
         return not request.closes
 
     # -- requests
@@ -281,19 +281,22 @@ class ClientConnection:
         # No other limit counts any more: nobody would expect its error here.
         self._state = _CLOSING
         request, server = self.request, self._server
-        server.hooks.on_refused(self.peer, request.head if request is not None else None, error)
-        answer = refusal(error, server.date_line, explained=server.settings.explains_refusals)
+        head = request.head if request is not None else None
+        server.events.on_refused(self.peer, head, error)
+        response = error_response(
+            error, server.date_line, explained=server.settings.explains_refusals
+        )
         self.deadline = server.clock() + _LINGER_SECONDS
         try:
             if request is None or not request.is_answered:
-                self.stream.write(answer)
-                self._linger()
+                self.stream.write(response)
+                self._lingering_close()
             else:
                 self.stream.reset()
         except (ClientGone, OSError):
             pass
 
-    def _linger(self) -> None:
+    def _lingering_close(self) -> None:
         """Let the client read our answer before the connection is gone (RFC 9112, 9.6)."""
         self._state = _CLOSING
         draining = self._server.draining

@@ -25,7 +25,7 @@ class ClientGone(BaseException):
     """
 
 
-class AnswerCut(Exception):
+class ResponseCut(Exception):
     """An answer that has begun breaks off: the client must see that it is not complete.
 
     Raised by an application that has said in the log why.

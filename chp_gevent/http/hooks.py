@@ -13,7 +13,7 @@ from chp_gevent.http.wire import RequestHead
 from chp_gevent.runtime.tls_errors import describe_failure
 
 
-class ServerHooks:
+class ServerEvents:
     """What a server asks its owner and tells him; this one only writes the log.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from chp_gevent.http.access_entry import AccessEntry
 from chp_gevent.http.answer import Headers
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.section import AnswerFields
+from chp_gevent.http.section import ResponseFields
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.wire import RequestHead
 
@@ -91,7 +91,7 @@ class ClientRequest(Protocol):
 
     head: RequestHead
     peer: Peer
-    prepared: AnswerFields | None
+    prepared: ResponseFields | None
     response_trailers: Sequence[tuple[str, str]]
     wait_deadline: float
 

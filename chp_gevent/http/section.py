@@ -19,7 +19,7 @@ HOST = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::
 _CONTROLS = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"
 
 # Fields that decide about framing, routing or the life of the connection.
-_NOTED = frozenset(
+_KNOWN = frozenset(
     (
         "authorization connection content-length date expect host location te"
         " transfer-encoding upgrade"
@@ -41,7 +41,7 @@ def serialise_fields(headers: Iterable[tuple[str, str]]) -> bytes:
     return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
 
-class AnswerFields:
+class ResponseFields:
     """The header fields of an answer, and what a server has to know of them.
 
     Raises ``ValueError`` for line breaks in a field: they would end it, or the head.
@@ -81,7 +81,7 @@ class HeaderSection:
 
     Attributes:
         fields: the lines in their order.
-        noted: the values of the fields that matter here, by lower-case name.
+        known_values: the values of the fields that matter here, by lower-case name.
         content_length: of the body, in bytes; None if not given.
         chunked: whether the body is chunked.
         connection_options: what ``Connection`` names, lower case.
@@ -110,7 +110,7 @@ class HeaderSection:
         "forwarded",
         "has_body",
         "keep_alive",
-        "noted",
+        "known_values",
         "upgrade",
         "variables",
     )
@@ -118,28 +118,29 @@ class HeaderSection:
     def __init__(
         self,
         fields: list[Field],
-        noted: dict[str, list[str]],
+        known_values: dict[str, list[str]],
         content_length: int | None,
         chunked: bool,
         *,
         http_1_0: bool = False,
     ) -> None:
         self.fields = fields
-        self.noted = noted
+        self.known_values = known_values
         self.content_length = content_length
         self.chunked = chunked
-        self.connection_options = options = _connection_options(noted)
+        self.connection_options = options = _connection_options(known_values)
         # RFC 9112, 9.3
         self.keep_alive = "close" not in options and (not http_1_0 or "keep-alive" in options)
         self.has_body = chunked or bool(content_length)
         self.upgrade = ""
         if "upgrade" in options and not http_1_0:
-            self.upgrade = _upgrade(noted.get("upgrade", ()), fields)
-        self.authenticates_connection = "authorization" in noted and any(
-            value.partition(" ")[0].lower() in _OF_CONNECTIONS for value in noted["authorization"]
+            self.upgrade = _upgrade(known_values.get("upgrade", ()), fields)
+        self.authenticates_connection = "authorization" in known_values and any(
+            value.partition(" ")[0].lower() in _OF_CONNECTIONS
+            for value in known_values["authorization"]
         )
         self.variables: dict[str, str] | None = None
-        self.answer: AnswerFields | None = None
+        self.answer: ResponseFields | None = None
         self.forwarded = _NOT_FORWARDED
         self._memory: SectionMemory | None = None
 
@@ -216,14 +217,14 @@ def _without_zeros(length: str) -> str:
 def _parse_fields(lines: Iterable[str]) -> tuple[list[Field], dict[str, list[str]]]:
     cached = _FIELD_CACHE.get
     fields = [cached(line) or _parse_field(line) for line in lines]
-    noted: dict[str, list[str]] = {}
+    known_values: dict[str, list[str]] = {}
     for _, value, lower, _ in fields:
-        if lower in _NOTED:
-            if lower in noted:
-                noted[lower].append(value)
+        if lower in _KNOWN:
+            if lower in known_values:
+                known_values[lower].append(value)
             else:
-                noted[lower] = [value]
-    return fields, noted
+                known_values[lower] = [value]
+    return fields, known_values
 
 
 def _head_lines(block: bytes) -> list[str]:
@@ -307,10 +308,12 @@ def parse_section(block: bytes, http_1_0: bool, memory: SectionMemory) -> Header
         section = memory.get(block)
         if section is not None:
             return section
-    fields, noted = _parse_fields(_head_lines(block)) if block else ([], {})
-    section = HeaderSection(fields, noted, *_framing(noted, http_1_0), http_1_0=http_1_0)
+    fields, known_values = _parse_fields(_head_lines(block)) if block else ([], {})
+    section = HeaderSection(
+        fields, known_values, *_framing(known_values, http_1_0), http_1_0=http_1_0
+    )
     if memory is REQUEST_SECTIONS:
-        _check_host(noted.get("host"), http_1_0)
+        _check_host(known_values.get("host"), http_1_0)
     if not http_1_0:
         memory.add(block, section)
     return section
@@ -324,8 +327,8 @@ def _check_host(hosts: list[str] | None, http_1_0: bool) -> None:
         raise WireError("malformed or duplicate Host header")
 
 
-def _connection_options(noted: dict[str, list[str]]) -> frozenset[str]:
-    values = noted.get("connection")
+def _connection_options(known_values: dict[str, list[str]]) -> frozenset[str]:
+    values = known_values.get("connection")
     if values is None:
         return _NO_OPTIONS
     if len(values) == 1 and values[0] == "keep-alive":
@@ -337,10 +340,10 @@ def _connection_options(noted: dict[str, list[str]]) -> frozenset[str]:
     ) - {""}
 
 
-def _framing(noted: dict[str, list[str]], http_1_0: bool) -> tuple[int | None, bool]:
+def _framing(known_values: dict[str, list[str]], http_1_0: bool) -> tuple[int | None, bool]:
     """Return (content length, chunked) or raise when they are not beyond doubt."""
-    codings = noted.get("transfer-encoding")
-    lengths = noted.get("content-length")
+    codings = known_values.get("transfer-encoding")
+    lengths = known_values.get("content-length")
     if codings is not None:
         if lengths is not None:
             raise WireError("both Content-Length and Transfer-Encoding")

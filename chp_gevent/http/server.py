@@ -26,7 +26,7 @@ from chp_gevent.http.access import LoggedConnection
 from chp_gevent.http.access_entry import Access
 from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.http.peer import Peer, is_trusted, peer_address
 from chp_gevent.http.room import Turn, first_to_go
@@ -54,7 +54,7 @@ class HTTPServer:
         settings: what its clients may do.
         sockets: bound and listening, with the options that their connections are to have
             (``socket_options``).
-        hooks: is told what happens.
+        events: is told what happens.
         tunnels: its connections that speak another protocol; None if there can be none.
         access: is told of each request when it is over; None if nobody is.
         clock: returns monotonic time in seconds.
@@ -69,16 +69,16 @@ class HTTPServer:
         app: WsgiApp,
         settings: ServerSettings,
         sockets: Sequence[Any],
-        hooks: ServerHooks,
+        events: ServerEvents,
         *,
         tunnels: OpenTunnels | None = None,
         access: Access | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.state = ServerState(app, settings, hooks, access, clock)
+        self.state = ServerState(app, settings, events, access, clock)
         self._connection_class = ClientConnection if access is None else LoggedConnection
         self._settings = settings
-        self._hooks = hooks
+        self._events = events
         self._clock = clock
         self.tunnels = OpenTunnels() if tunnels is None else tunnels
         self.tunnels.on_end = self._made_room
@@ -87,7 +87,7 @@ class HTTPServer:
         self._base_environ = base_environ(settings)
         # Set when a connection or a tunnel ends while the server drains.
         self._ended = Event()
-        self._acceptor = Acceptor(sockets, self._accepted, self._make_room, self._hub.loop, hooks)
+        self._acceptor = Acceptor(sockets, self._accepted, self._make_room, self._hub.loop, events)
         # Whom to close next when the server is full; never older than one sweep.
         self._first_to_go: list[tuple[Turn, ClientConnection]] = []
         interval = settings.sweep_interval
@@ -154,7 +154,7 @@ class HTTPServer:
             try:
                 cut()
             except Exception as error:
-                self._hooks.on_crash(None, error)
+                self._events.on_crash(None, error)
 
     def sweep(self) -> None:
         """Renew what depends on the time, and give up who took too long; from the hub only."""
@@ -169,7 +169,7 @@ class HTTPServer:
                 connection.check(now)
             except BaseException as error:
                 # What goes wrong with one connection is no matter of the others.
-                self._hooks.on_crash(None, error)
+                self._events.on_crash(None, error)
 
     # -- connections
 
@@ -185,7 +185,7 @@ class HTTPServer:
         if connection is None:
             return
         self._connections.add(connection)
-        self._hooks.on_connections(len(self._connections))
+        self._events.on_connections(len(self._connections))
         self._acceptor.set_full(self._is_full())
         # A bare greenlet: a gevent.Greenlet costs 5 µs more, and nobody waits for this one.
         _ConnectionGreenlet(connection.serve, self._hub).switch()
@@ -214,7 +214,7 @@ class HTTPServer:
             tls_sock.close()
             if not isinstance(error, OSError):
                 raise
-            self._hooks.on_handshake_failed(peer, error)
+            self._events.on_handshake_failed(peer, error)
             return None
 
     def _connect(self, stream: Stream, peer: Peer, environ: dict[str, Any]) -> ClientConnection:
@@ -223,7 +223,7 @@ class HTTPServer:
     def _forget(self, connection: ClientConnection) -> None:
         """Take note that a connection has ended, or has become a tunnel."""
         self._connections.discard(connection)
-        self._hooks.on_connections(len(self._connections))
+        self._events.on_connections(len(self._connections))
         self._made_room()
 
     def _made_room(self) -> None:

@@ -21,7 +21,7 @@ class ServerSettings:
         drain_grace: how long an idle connection is kept when the server is drained.
         client_timeout: how long a client that is being answered may be silent; None for ever.
         application_timeout: the shortest time that the application limits its waits to.
-        interrupts: whether the application is interrupted, with ``ClientGone`` wherever it
+        abort_on_disconnect: whether the application is interrupted, with ``ClientGone`` wherever it
             waits, when its client leaves or is silent for too long. If not, ``client_timeout``
             counts from when there is something to send.
         keeps_http_1_0: whether HTTP/1.0 clients that would like to keep their connection may.
@@ -42,7 +42,7 @@ class ServerSettings:
     drain_grace: float = 1.0
     client_timeout: float | None = None
     application_timeout: float | None = None
-    interrupts: bool = True
+    abort_on_disconnect: bool = True
     keeps_http_1_0: bool = True
     explains_refusals: bool = True
     tls: ssl.SSLContext | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from chp_gevent.http.access_entry import Access
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.settings import ServerSettings
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -18,7 +18,7 @@ class ServerState:
     Attributes:
         app: the WSGI application.
         settings: what clients may do.
-        hooks: is told what happens.
+        events: is told what happens.
         access: is told of each request when it is over; None if nobody is.
         clock: returns monotonic time in seconds.
         date_line: the Date header line of now, made once a sweep.
@@ -32,7 +32,7 @@ class ServerState:
         "clock",
         "date_line",
         "draining",
-        "hooks",
+        "events",
         "keep_alive_lines",
         "settings",
     )
@@ -41,13 +41,13 @@ class ServerState:
         self,
         app: WsgiApp,
         settings: ServerSettings,
-        hooks: ServerHooks,
+        events: ServerEvents,
         access: Access | None,
         clock: Callable[[], float],
     ) -> None:
         self.app = app
         self.settings = settings
-        self.hooks = hooks
+        self.events = events
         self.access = access
         self.clock = clock
         self.date_line = b""

@@ -72,9 +72,9 @@ class RequestHead:
         return self.section.fields
 
     @property
-    def noted(self) -> dict[str, list[str]]:
+    def known_values(self) -> dict[str, list[str]]:
         """The values of the fields that matter, by lower-case name."""
-        return self.section.noted
+        return self.section.known_values
 
     @property
     def chunked(self) -> bool:
@@ -129,9 +129,9 @@ class ResponseHead:
         return self._block + HEAD_END
 
     @property
-    def noted(self) -> dict[str, list[str]]:
+    def known_values(self) -> dict[str, list[str]]:
         """The values of the fields that matter, by lower-case name."""
-        return self.section.noted
+        return self.section.known_values
 
     @property
     def connection_options(self) -> frozenset[str]:
@@ -178,7 +178,7 @@ def parse_request_head(block: bytes, limits: LimitOptions) -> RequestHead:
         raise WireError("too many header lines", 431)
     section = parse_section(section_block, http_1_0, REQUEST_SECTIONS)
     if target[0] != "/":
-        _check_target(method, target, section.noted.get("host"))
+        _check_target(method, target, section.known_values.get("host"))
     return RequestHead(method, target, http_1_0, section)
 
 
@@ -256,13 +256,13 @@ def parse_response_head(block: bytes, method: str) -> ResponseHead:
         raise WireError("too many header lines")
     section = parse_section(section_block, http_1_0, RESPONSE_SECTIONS)
     if status == 101 and not (
-        "upgrade" in section.noted and "upgrade" in section.connection_options
+        "upgrade" in section.known_values and "upgrade" in section.connection_options
     ):
         raise WireError("101 without an upgrade")
     head = ResponseHead(status, reason, http_1_0, section, block)
     if method == "HEAD" or status < 200 or status == 204 or status == 304:
         head.content_length, head.chunked = 0, False
-        if (status < 200 or status == 204) and "content-length" in section.noted:
+        if (status < 200 or status == 204) and "content-length" in section.known_values:
             # RFC 9110, 8.6: there must be none; a client might wait for a body.
             head.fields = [field for field in head.fields if field.lower != "content-length"]
     elif head.content_length is None and not head.chunked:

@@ -18,7 +18,7 @@ from chp_gevent.channel.segment import STATUS
 from chp_gevent.http.errors import WireError
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, API_ROUTE_GET
 from chp_gevent.management.foreign_pages import ForeignPages
-from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed, decode, encode
+from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError, decode, encode
 from chp_gevent.management.timestamps import parse_iso8601
 from chp_gevent.routing.paths import is_utf8, request_path
 
@@ -163,7 +163,7 @@ class Api:
             return self._bad_data(data, str(error))
         except (RouteLimitReached, OSError) as error:
             return _failure(507, f"No room for another route: {error}")
-        except StoreFailed as error:
+        except StoreWriteError as error:
             return self._store_failed(error)
         self._row[API_ROUTE_ADD] += 1
         return Answer(201)
@@ -173,7 +173,7 @@ class Api:
             return Answer(403)
         try:
             removed = self._routes.remove(path)
-        except StoreFailed as error:
+        except StoreWriteError as error:
             return self._store_failed(error)
         self._row[API_ROUTE_DELETE] += 1
         return Answer(204 if removed else 404)
@@ -186,7 +186,7 @@ class Api:
         return _failure(400, message)
 
     @staticmethod
-    def _store_failed(error: StoreFailed) -> Answer:
+    def _store_failed(error: StoreWriteError) -> Answer:
         # What exactly failed is for the log: it may have addresses and passwords in it.
         return Answer(503, b"The storage backend failed", note=str(error))
 

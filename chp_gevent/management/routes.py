@@ -38,7 +38,7 @@ class InvalidRoute(ValueError):
     """The data of a route can't be used; the message is for whoever sent it."""
 
 
-class StoreFailed(RuntimeError):
+class StoreWriteError(RuntimeError):
     """The storage backend did not take a change, and nothing has changed."""
 
 
@@ -95,7 +95,7 @@ class Routes:
             InvalidRoute: there is no ``target`` that could be one, or an option of the route can't
                 be used.
             RouteLimitReached: there are as many routes as the server can hold.
-            StoreFailed: the storage backend did not take it.
+            StoreWriteError: the storage backend did not take it.
             OSError: there is no memory left for it.
         """
         path = self._canonical(path)
@@ -122,7 +122,7 @@ class Routes:
         """Remove a route; return whether there was one.
 
         Raises:
-            StoreFailed: the storage backend did not take it.
+            StoreWriteError: the storage backend did not take it.
             OSError: there is no memory left to publish it.
         """
         path = self._canonical(path)
@@ -198,7 +198,7 @@ class Routes:
         left out, with a line in the log.
 
         Raises:
-            StoreFailed: the storage backend can't be read; the table is unchanged.
+            StoreWriteError: the storage backend can't be read; the table is unchanged.
         """
         if self._store is None:
             return
@@ -246,7 +246,7 @@ class Routes:
         """Tell the storage backend which routes have been used since the last call.
 
         Raises:
-            StoreFailed: it did not take it; it gets the same again with the next call.
+            StoreWriteError: it did not take it; it gets the same again with the next call.
         """
         if self._store is None or not self.saves_activity:
             return
@@ -262,7 +262,7 @@ class Routes:
             self._saved_activity = now
 
     def close_store(self) -> None:
-        """Let go of the storage backend. Raises StoreFailed."""
+        """Let go of the storage backend. Raises StoreWriteError."""
         if self._store is not None:
             with _store_failures():
                 self._store.close()
@@ -278,9 +278,9 @@ def _options(data: RouteData) -> RouteOptions | None:
 
 @contextmanager
 def _store_failures() -> Iterator[None]:
-    """Turn whatever a storage backend raises into StoreFailed."""
+    """Turn whatever a storage backend raises into StoreWriteError."""
     try:
         yield
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise StoreFailed(f"The storage backend failed: {reason}") from error
+        raise StoreWriteError(f"The storage backend failed: {reason}") from error

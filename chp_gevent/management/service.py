@@ -26,10 +26,10 @@ from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.foreign_pages import own_names
 from chp_gevent.management.metrics import Metrics, MetricsApp
 from chp_gevent.management.process import ManagementContext, leave
-from chp_gevent.management.routes import InvalidRoute, Routes, StoreFailed
-from chp_gevent.management.serving import ManagementHooks, WholeBodies, server_settings
+from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError
+from chp_gevent.management.serving import ManagementEvents, WholeBodies, server_settings
 from chp_gevent.management.statsd import StatsdReporter
-from chp_gevent.management.stores import Store, StoreError, open_store
+from chp_gevent.management.stores import Store, StoreSetupError, open_store
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish after SIGTERM."""
@@ -69,7 +69,7 @@ class ManagementService:
         routines = [gevent.spawn(self._repeat, TICK_INTERVAL, self._tick)]
         try:
             self._routes = self._take_over_routes()
-        except (StoreError, StoreFailed) as error:
+        except (StoreSetupError, StoreWriteError) as error:
             self._log.error("%s", error)
             return os.EX_CONFIG
         options = self._options.statsd
@@ -100,7 +100,7 @@ class ManagementService:
             self._log.info("The management process is back, with %d routes", recovered)
         try:
             routes.load()
-        except StoreFailed as error:
+        except StoreWriteError as error:
             if not published_before:
                 raise
             self._log.error("%s; going on with the routes there are", error)
@@ -135,13 +135,13 @@ class ManagementService:
         names = own_names(listeners, options.api)
         api = Api(self._routes, options.auth_token, self._row, self._log, names)
         tls = self._context.tls.api
-        hooks = ManagementHooks("API", self._log, self._row)
-        return HTTPServer(WholeBodies(api), server_settings(listeners, tls), listeners, hooks)
+        events = ManagementEvents("API", self._log, self._row)
+        return HTTPServer(WholeBodies(api), server_settings(listeners, tls), listeners, events)
 
     def _metrics_server(self, listeners: list[socket.socket]) -> HTTPServer:
         metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
-        hooks = ManagementHooks("metrics server", self._log)
-        return HTTPServer(MetricsApp(metrics), server_settings(listeners), listeners, hooks)
+        events = ManagementEvents("metrics server", self._log)
+        return HTTPServer(MetricsApp(metrics), server_settings(listeners), listeners, events)
 
     def _report_ready(self) -> None:
         ready_fd = self._context.ready_fd
@@ -186,7 +186,7 @@ class ManagementService:
         try:
             self._routes.save_activity()
             self._activity_failed = False
-        except StoreFailed as error:
+        except StoreWriteError as error:
             if not self._activity_failed:
                 self._activity_failed = True
                 self._log.error("Can't save the activity of routes: %s", error)
@@ -207,5 +207,5 @@ class ManagementService:
             self._flush_statsd()
             self._save_activity()
             self._routes.close_store()
-        except StoreFailed as error:
+        except StoreWriteError as error:
             self._log.error("%s", error)

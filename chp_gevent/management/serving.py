@@ -11,7 +11,7 @@ from typing import Any
 
 from chp_gevent.channel.segment import STATUS
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import ClientRequest
@@ -55,7 +55,7 @@ def server_settings(
         drain_grace=0.0,
         client_timeout=REQUEST_TIMEOUT,
         # A change that has been asked for is made, to its end, whether the client stays or not.
-        interrupts=False,
+        abort_on_disconnect=False,
         # CHP closes connections of HTTP/1.0 clients even if they would like to keep them.
         keeps_http_1_0=False,
         explains_refusals=False,
@@ -65,7 +65,7 @@ def server_settings(
     )
 
 
-class ManagementHooks(ServerHooks):
+class ManagementEvents(ServerEvents):
     """Logs refused requests like calls, and counts them in ``row`` if there is one."""
 
     def __init__(self, name: str, log: logging.Logger, row: memoryview[int] | None = None) -> None:
@@ -73,7 +73,7 @@ class ManagementHooks(ServerHooks):
         self._row = row
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
-        """See ``ServerHooks``."""
+        """See ``ServerEvents``."""
         if self._row is not None:
             self._row[STATUS + error.status] += 1
         if head is None:

@@ -30,9 +30,9 @@ from chp_gevent.channel.segment import (
 )
 from chp_gevent.channel.subscriber import Subscriber
 from chp_gevent.http.answer import BufferedBody, Headers
-from chp_gevent.http.errors import AnswerCut
+from chp_gevent.http.errors import ResponseCut
 from chp_gevent.http.request import ClientRequest, StartResponse
-from chp_gevent.http.section import AnswerFields
+from chp_gevent.http.section import ResponseFields
 from chp_gevent.http.wire import RequestHead, ResponseHead
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
@@ -174,7 +174,7 @@ class ProxyApplication:
         status = response.status
         received = exchange.received_body(response)
         self._row[STATUS + status] += 1
-        answer = self._answer_fields(response)
+        answer = self._response_fields(response)
         if self._rewrites_location and header_fields.rewrites_location(status):
             fields = self._with_location(answer.fields, request.head, route)
         else:
@@ -191,12 +191,12 @@ class ProxyApplication:
         return BufferedBody(exchange.stream_body(response, on_piece, self._cut_off(request.head)))
 
     @staticmethod
-    def _answer_fields(response: ResponseHead) -> AnswerFields:
+    def _response_fields(response: ResponseHead) -> ResponseFields:
         """Return the fields that go on to the client; remembered with their section."""
         section = response.section
         answer = section.answer
         if answer is None or response.fields is not section.fields:
-            answer = AnswerFields(
+            answer = ResponseFields(
                 header_fields.response_headers(response.fields, response.connection_options)
             )
             if response.fields is section.fields:
@@ -209,14 +209,14 @@ class ProxyApplication:
         def cut_off(error: TargetError) -> NoReturn:
             self._row[TARGET_ERRORS[error.kind.value]] += 1
             log.error("%s %s: %s", head.method, _logged(head), error)
-            raise AnswerCut(str(error)) from error
+            raise ResponseCut(str(error)) from error
 
         return cut_off
 
     def _with_location(self, headers: Headers, head: RequestHead, route: Route) -> Headers:
         options = self._options
         target, _ = self._upstream.target(route.target)
-        host = head.noted.get("host", [""])[0] if options.auto_rewrite else None
+        host = head.known_values.get("host", [""])[0] if options.auto_rewrite else None
         return [
             (
                 name,
@@ -300,7 +300,7 @@ class ProxyApplication:
 
 def _hostname(head: RequestHead) -> str:
     """Return the host of a request without port (``--host-routing``)."""
-    host = head.noted.get("host", [""])[0]
+    host = head.known_values.get("host", [""])[0]
     if host.startswith("["):
         return host.lower().partition("]")[0] + "]"
     return host_segment(host.partition(":")[0])

@@ -145,7 +145,7 @@ class Exchange:
         self._body = body = request.body.take_if_complete()
         if body is None:
             self._connection.send_head(head)
-            if "expect" in request.head.noted:
+            if "expect" in request.head.known_values:
                 self._invite_in_time()
             self._upload = gevent.spawn(self._send_body)
         elif request.head.chunked:

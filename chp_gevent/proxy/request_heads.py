@@ -71,7 +71,7 @@ class RequestHeads:
     ) -> bytes:
         """Return the header section of the request as the target gets it."""
         options = self._options
-        hosts = head.noted.get("host")
+        hosts = head.known_values.get("host")
         forwarded = None
         if options.x_forward:
             host = hosts[0] if hosts else ""
@@ -110,6 +110,6 @@ def _takes_trailers(head: RequestHead) -> bool:
     """Whether a client says for itself that it takes trailers, and not for one behind it."""
     return "te" in head.connection_options and any(
         coding.strip(" \t").lower() == "trailers"
-        for value in head.noted.get("te", ())
+        for value in head.known_values.get("te", ())
         for coding in value.split(",")
     )

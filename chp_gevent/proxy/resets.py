@@ -25,7 +25,7 @@ class Watched(Protocol):
     def source_broke(self) -> None: ...
 
 
-class ResetWatch:
+class HangupWatch:
     """Notices that a connection which nobody reads at the moment is gone.
 
     For the loop it is "readable" without end when data has to wait in it or when its stream
@@ -65,13 +65,13 @@ class ResetWatch:
                     report(flow.source_broke, error, log)
 
 
-_watches: WeakKeyDictionary[Any, ResetWatch] = WeakKeyDictionary()
+_watches: WeakKeyDictionary[Any, HangupWatch] = WeakKeyDictionary()
 
 
-def reset_watch() -> ResetWatch:
+def hangup_watch() -> HangupWatch:
     """Return the one of this thread's event loop."""
     hub = get_hub()
     watch = _watches.get(hub)
     if watch is None:
-        watch = _watches[hub] = ResetWatch(hub)
+        watch = _watches[hub] = HangupWatch(hub)
     return watch

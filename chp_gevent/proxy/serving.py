@@ -18,7 +18,7 @@ from chp_gevent.access_log import BATCH_AFTER, AccessLog, OutputSink, Sink
 from chp_gevent.channel.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STATUS
 from chp_gevent.http.access_entry import Access
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
@@ -108,18 +108,18 @@ def redirect_server(
         idle_timeout=_REDIRECT_IDLE_TIMEOUT + 1.0,
         announced_timeout=_REDIRECT_IDLE_TIMEOUT,
         client_timeout=_REDIRECT_TIMEOUT,
-        interrupts=False,
+        abort_on_disconnect=False,
         keeps_http_1_0=False,
         explains_refusals=False,
         multiprocess=options.workers > 1,
         server_port=str(sockets[0].getsockname()[1]),
     )
-    hooks = ServerHooks("redirect server", logging.getLogger("chp_gevent.proxy"))
-    hooks.shares_sockets = options.workers > 1
-    return HTTPServer(app, settings, sockets, hooks, access=access)
+    events = ServerEvents("redirect server", logging.getLogger("chp_gevent.proxy"))
+    events.shares_sockets = options.workers > 1
+    return HTTPServer(app, settings, sockets, events, access=access)
 
 
-class WorkerHooks(ServerHooks):
+class WorkerEvents(ServerEvents):
     """Keeps the account of a worker's connections in its row, and looks at those of others.
 
     ``row`` is the worker's row in the segment, ``others`` those of the other workers.
@@ -132,11 +132,11 @@ class WorkerHooks(ServerHooks):
         self._share = FairShare(row, others)
 
     def on_connections(self, count: int) -> None:
-        """See ``ServerHooks``."""
+        """See ``ServerEvents``."""
         self._row[OPEN_CONNECTIONS] = count
 
     def on_accepting(self, accepting: bool) -> None:
-        """See ``ServerHooks``."""
+        """See ``ServerEvents``."""
         self._row[ACCEPTING] = accepting
         self._row[CAME_UP] = 1
 
@@ -145,10 +145,10 @@ class WorkerHooks(ServerHooks):
         self._share.look_around()
 
     def pause_before_accepting(self, full: bool) -> float:
-        """See ``ServerHooks``."""
+        """See ``ServerEvents``."""
         return self._share.pause(full)
 
     def on_refused(self, peer: Peer, head: RequestHead | None, error: WireError) -> None:
-        """See ``ServerHooks``."""
+        """See ``ServerEvents``."""
         self._row[STATUS + error.status] += 1
         super().on_refused(peer, head, error)

@@ -15,7 +15,7 @@ from gevent import get_hub
 
 from chp_gevent.http.socket_options import prepare_tunnel
 from chp_gevent.http.stream import READ, WRITE, Stream
-from chp_gevent.proxy.resets import reset_watch
+from chp_gevent.proxy.resets import hangup_watch
 from chp_gevent.proxy.splice import splicer
 
 # What every tunnel of the process receives into, since whatever can't be sent at once is
@@ -94,7 +94,7 @@ class Tunnel:
             self.abort()
         else:
             # Anew, since what the kernel told before the end was of no interest then.
-            resets = reset_watch()
+            resets = hangup_watch()
             resets.remove(flow)
             resets.add(flow)
 
@@ -130,7 +130,7 @@ class Tunnel:
             return
         self.closed = True
         try:
-            resets = reset_watch()
+            resets = hangup_watch()
             for flow in (self.up, self._down):
                 flow.stop()
                 resets.remove(flow)
@@ -343,7 +343,7 @@ class _Flow:
     def _block(self, stream: Stream, event: int) -> None:
         """Wait for ``event`` on ``stream`` instead of for something to read."""
         self.source.pause()
-        reset_watch().add(self)
+        hangup_watch().add(self)
         self._blocked = get_hub().loop.io(stream.sock.fileno(), event)
         self._blocked.start(self.move)
 

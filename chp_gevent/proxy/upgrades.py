@@ -9,7 +9,7 @@ from chp_gevent.channel.segment import BYTES_FROM_CLIENTS, BYTES_TO_CLIENTS, OPE
 from chp_gevent.http.access_entry import Access, AccessEntry
 from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.http.stream import Stream
-from chp_gevent.proxy.resets import reset_watch
+from chp_gevent.proxy.resets import hangup_watch
 from chp_gevent.proxy.splice import splicer
 from chp_gevent.proxy.tunnel import Tunnel
 from chp_gevent.routing.table import Route
@@ -53,7 +53,7 @@ class TunnelStarter:
         self._transferred, self._closed = self._on_transfer, self._on_closed
         # Opened now, so that the worker's descriptors don't grow with their first use.
         splicer()
-        reset_watch()
+        hangup_watch()
 
     def tunnel(
         self, client: Stream, target: Stream, early_from_client: bytes, early_from_target: bytes

@@ -148,7 +148,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.https_only import HttpsOnly
         from chp_gevent.proxy.logged import LoggedProxyApplication
         from chp_gevent.proxy.serving import (
-            WorkerHooks,
+            WorkerEvents,
             access_log,
             redirect_server,
             server_settings,
@@ -188,10 +188,12 @@ class ProxyWorker(GeventWorker):
         wsgi.install(proxy)
         super().load_wsgi()
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
-        self.hooks = hooks = WorkerHooks(row, self._other_rows())
-        look_after(gevent.get_hub(), hooks.log)
+        self.events = events = WorkerEvents(row, self._other_rows())
+        look_after(gevent.get_hub(), events.log)
         settings = server_settings(self.options, self.tls.public)
-        self.server = HTTPServer(app, settings, self.sockets, hooks, tunnels=tunnels, access=access)
+        self.server = HTTPServer(
+            app, settings, self.sockets, events, tunnels=tunnels, access=access
+        )
         if self.redirect_sockets:
             self.redirect = redirect_server(self.options, self.redirect_sockets, access)
 
@@ -291,7 +293,7 @@ class ProxyWorker(GeventWorker):
         logs.tell_losses()
         if self.access is not None:
             self.access.look_after(time.monotonic())
-        self.hooks.look_around()
+        self.events.look_around()
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()
         self.upstream.close_idle(time.monotonic())

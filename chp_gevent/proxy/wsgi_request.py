@@ -10,7 +10,7 @@ from chp_gevent.http.answer import Headers
 from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.peer import Peer, peer_address
 from chp_gevent.http.request import NEVER, Bound, ClientRequest, Upgrade
-from chp_gevent.http.section import AnswerFields, Field, HeaderSection
+from chp_gevent.http.section import Field, HeaderSection, ResponseFields
 from chp_gevent.http.wire import RequestHead
 
 
@@ -78,7 +78,7 @@ class WSGIRequest:
         self.body = body
         self.peer = peer
         self.response_trailers: Sequence[tuple[str, str]] = ()
-        self.prepared: AnswerFields | None = None
+        self.prepared: ResponseFields | None = None
 
     @property
     def bound(self) -> Bound | None:
@@ -125,13 +125,13 @@ def _request_from(environ: dict[str, Any]) -> WSGIRequest:
             fields.append(_field(key[5:], value, key))
         elif key in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:
             fields.append(_field(key, value, key))
-    noted: dict[str, list[str]] = {}
+    known_values: dict[str, list[str]] = {}
     for field in fields:
         if field.lower not in ("upgrade", "transfer-encoding", "te"):
-            noted[field.lower] = [field.value]
-    if "connection" in noted:
-        options = noted["connection"][0].split(",")
-        noted["connection"] = [o for o in options if o.strip().lower() != "upgrade"]
+            known_values[field.lower] = [field.value]
+    if "connection" in known_values:
+        options = known_values["connection"][0].split(",")
+        known_values["connection"] = [o for o in options if o.strip().lower() != "upgrade"]
     length = _body_length(environ)
     query = environ.get("QUERY_STRING", "")
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
@@ -140,7 +140,7 @@ def _request_from(environ: dict[str, Any]) -> WSGIRequest:
         environ["REQUEST_METHOD"],
         environ.get("RAW_URI") or target,
         environ.get("SERVER_PROTOCOL") == "HTTP/1.0",
-        HeaderSection(fields, noted, length, chunked=length is None),
+        HeaderSection(fields, known_values, length, chunked=length is None),
     )
     secure = environ.get("wsgi.url_scheme") == "https"
     peer = Peer(peer_address(environ.get("REMOTE_ADDR", "")), secure, trusted=True)

@@ -12,7 +12,7 @@ import gevent
 from gevent.event import Event
 
 from chp_gevent.http.access_entry import Access
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 
@@ -41,7 +41,7 @@ class ServerThread:
     def __init__(
         self,
         application: Any,
-        hooks: ServerHooks,
+        events: ServerEvents,
         settings: ServerSettings,
         *,
         listener: socket.socket | None = None,
@@ -53,7 +53,7 @@ class ServerThread:
         self.clock = ManualClock()
         self.server: HTTPServer
         self._application = application
-        self._hooks = hooks
+        self._events = events
         self._settings = settings
         self._commands: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._started = threading.Event()
@@ -86,7 +86,7 @@ class ServerThread:
             self._application,
             self._settings,
             [self.listener],
-            self._hooks,
+            self._events,
             access=self._access,
             clock=self.clock,
         )

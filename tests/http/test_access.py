@@ -10,8 +10,8 @@ import pytest
 
 from chp_gevent.http.access_entry import AccessEntry, RequestFacts
 from chp_gevent.http.answer import BufferedBody
-from chp_gevent.http.errors import AnswerCut
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.errors import ResponseCut
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.settings import ServerSettings
 from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, wait_until
@@ -38,7 +38,7 @@ class Application:
 
     def cut(self, environ: dict[str, Any]) -> Iterable[bytes]:
         yield b"12345"
-        raise AnswerCut("target broke off")
+        raise ResponseCut("target broke off")
 
     def read(self, environ: dict[str, Any]) -> Iterable[bytes]:
         return [environ["wsgi.input"].read()]
@@ -53,8 +53,8 @@ def told() -> list[AccessEntry]:
 @pytest.fixture
 def server(log: logging.Logger, told: list[AccessEntry]) -> Iterator[ServerThread]:
     """A server with an access log."""
-    hooks = ServerHooks("server", log)
-    with ServerThread(Application(), hooks, ServerSettings(), access=told.append) as running:
+    events = ServerEvents("server", log)
+    with ServerThread(Application(), events, ServerSettings(), access=told.append) as running:
         yield running
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from chp_gevent.http.answer import UNTIL_END, answer_framing
+from chp_gevent.http.answer import UNTIL_END, response_framing
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import AnswerFields
+from chp_gevent.http.section import ResponseFields
 from chp_gevent.http.wire import parse_request_head
 
 PLAIN = b"\r\n"
@@ -59,11 +59,11 @@ def test_the_body_of_an_answer_has_one_length(
     expected: tuple[bytes, bool, float],
 ) -> None:
     request = parse_request_head(f"{asked}\r\nHost: a".encode(), LimitOptions())
-    fields = AnswerFields([] if declared is None else [("Content-Length", declared)])
-    assert answer_framing(request, status, fields, LISTED if listed else streamed()) == expected
+    fields = ResponseFields([] if declared is None else [("Content-Length", declared)])
+    assert response_framing(request, status, fields, LISTED if listed else streamed()) == expected
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "a\rb", "a\r\n\r\n"])
 def test_a_field_that_would_end_the_head_is_none(value: str) -> None:
     with pytest.raises(ValueError, match="line break"):
-        AnswerFields([("X-Field", value)])
+        ResponseFields([("X-Field", value)])

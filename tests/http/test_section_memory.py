@@ -13,8 +13,8 @@ from chp_gevent.http.peer import Peer
 from chp_gevent.http.section import (
     REQUEST_SECTIONS,
     RESPONSE_SECTIONS,
-    AnswerFields,
     HeaderSection,
+    ResponseFields,
     SectionMemory,
     parse_section,
     serialise_fields,
@@ -48,7 +48,7 @@ def use_request(section: HeaderSection, forms: int = FORMS) -> None:
 
 def use_answer(section: HeaderSection) -> None:
     """Derive from a section what the proxy does."""
-    section.answer = AnswerFields(response_headers(section.fields, section.connection_options))
+    section.answer = ResponseFields(response_headers(section.fields, section.connection_options))
 
 
 @pytest.fixture(autouse=True)

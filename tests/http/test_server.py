@@ -16,7 +16,7 @@ import gevent
 import pytest
 
 from chp_gevent.http.errors import ClientGone
-from chp_gevent.http.hooks import ServerHooks
+from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.settings import ServerSettings
 from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, get, wait_until
@@ -60,7 +60,7 @@ def late_crash() -> Iterator[bytes]:
 
 def plain_server(log: logging.Logger, app: Any = application, **settings: Any) -> ServerThread:
     """Return a server with default settings but for these."""
-    return ServerThread(app, ServerHooks("test server", log), ServerSettings(**settings))
+    return ServerThread(app, ServerEvents("test server", log), ServerSettings(**settings))
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_an_application_is_interrupted_only_if_the_settings_say_so(
         start_response("200 OK", [])
         return []
 
-    with plain_server(log, slow, interrupts=interrupts) as server:
+    with plain_server(log, slow, abort_on_disconnect=interrupts) as server:
         client = RawClient(server.address)
         client.send(get("/"))
         assert entered.wait(5)
@@ -198,7 +198,7 @@ def test_an_application_is_interrupted_only_if_the_settings_say_so(
 # -- sockets that others share
 
 
-class Sharing(ServerHooks):
+class Sharing(ServerEvents):
     """Leaves connections to somebody else who never takes one: for so many seconds each."""
 
     shares_sockets = True
@@ -233,22 +233,22 @@ def test_an_idle_connection_does_not_keep_what_it_was_asked_last(
 
 
 def test_a_server_tells_how_many_connections_it_has(log: logging.Logger) -> None:
-    hooks = Sharing(log, 0.002, 0.0, 0.002)
-    with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:
+    events = Sharing(log, 0.002, 0.0, 0.002)
+    with ServerThread(application, events, ServerSettings(drain_grace=0.0)) as server:
         for _ in range(2):
             with RawClient(server.address) as client:
                 assert client.request(get("/one")).status == 200
         wait_until(lambda: server.server.busy == 0, 5, "the connections are closed")
         server.run(server.server.drain)
-    assert not hooks.pauses
-    assert set(hooks.counts) <= {0, 1, 2}
-    assert hooks.counts[-1] == 0
-    assert hooks.accepting == [True, False]
+    assert not events.pauses
+    assert set(events.counts) <= {0, 1, 2}
+    assert events.counts[-1] == 0
+    assert events.accepting == [True, False]
 
 
 def test_each_pause_before_accepting_lasts_as_long_as_it_should(log: logging.Logger) -> None:
-    hooks = Sharing(log, 0.05, 0.05, 0.0, 0.05, 0.05)
-    with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:
+    events = Sharing(log, 0.05, 0.05, 0.0, 0.05, 0.05)
+    with ServerThread(application, events, ServerSettings(drain_grace=0.0)) as server:
         began = time.monotonic()
         with RawClient(server.address) as one, RawClient(server.address) as two:
             assert one.request(get("/one")).status == 200
@@ -258,13 +258,13 @@ def test_each_pause_before_accepting_lasts_as_long_as_it_should(log: logging.Log
 
 
 def test_a_pause_ends_when_a_connection_does(log: logging.Logger) -> None:
-    hooks = Sharing(log)
-    with ServerThread(application, hooks, ServerSettings(drain_grace=0.0)) as server:
+    events = Sharing(log)
+    with ServerThread(application, events, ServerSettings(drain_grace=0.0)) as server:
         with RawClient(server.address) as leaving:
             assert leaving.request(get("/one")).status == 200
-            hooks.pauses = [3600.0]
+            events.pauses = [3600.0]
             waiting = RawClient(server.address)
-            wait_until(lambda: not hooks.pauses, 5, "the pause")
+            wait_until(lambda: not events.pauses, 5, "the pause")
         with waiting:
             assert waiting.request(get("/one")).status == 200
 
@@ -281,9 +281,9 @@ def test_a_body_longer_than_its_content_length_is_clipped(
         start_response("200 OK", [("Content-Length", "4")])
         return pieces
 
-    hooks = ServerHooks("test server", log)
+    events = ServerEvents("test server", log)
     with (
-        ServerThread(application, hooks, ServerSettings()) as server,
+        ServerThread(application, events, ServerSettings()) as server,
         RawClient(server.address) as client,
     ):
         client.send(get("/") + get("/"))

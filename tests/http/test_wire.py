@@ -257,8 +257,8 @@ def test_a_field_knows_its_name_in_an_environ(name: str, cgi: str) -> None:
 
 
 def test_fields_that_matter_are_noted_in_order() -> None:
-    noted = request("TE: a", "X: b", "te: c", "Expect: d", "Upgrade: e").noted
-    assert noted == {"host": ["a"], "te": ["a", "c"], "expect": ["d"], "upgrade": ["e"]}
+    known_values = request("TE: a", "X: b", "te: c", "Expect: d", "Upgrade: e").known_values
+    assert known_values == {"host": ["a"], "te": ["a", "c"], "expect": ["d"], "upgrade": ["e"]}
 
 
 # -- Host
@@ -269,7 +269,7 @@ def test_fields_that_matter_are_noted_in_order() -> None:
     ["", *"a A.b-c_d a:80 a: :80 127.0.0.1:8000 [::1] [::1]:80 [fe80::1%25lo] a%41 a~b".split()],
 )
 def test_a_host_is_a_name_or_address_with_or_without_a_port(host: str) -> None:
-    assert request(host=host).noted["host"] == [host]
+    assert request(host=host).known_values["host"] == [host]
 
 
 @pytest.mark.parametrize(
@@ -653,7 +653,7 @@ def test_a_head_is_taken_from_what_was_received_and_the_rest_is_left(
     taken = take_request_head(before + b"GET /a HTTP/1.1\r\nHost: b" + HEAD_END + behind, LIMITS)
     assert taken is not None
     head, left = taken
-    assert (head.target, head.noted["host"], left) == ("/a", ["b"], behind)
+    assert (head.target, head.known_values["host"], left) == ("/a", ["b"], behind)
 
 
 @pytest.mark.parametrize("received", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r"])

@@ -91,7 +91,7 @@ def test_what_a_request_is_understood_as_is_what_it_is_forwarded_as(sent: bytes)
     written = serialise_head(f"{head.method} {head.target} {version}", pairs)
     again = parse_request_head(written.removesuffix(HEAD_END), LIMITS)
     assert (again.method, again.target, again.http_1_0) == (head.method, head.target, head.http_1_0)
-    assert (again.fields, again.noted) == (head.fields, head.noted)
+    assert (again.fields, again.known_values) == (head.fields, head.known_values)
     assert (again.content_length, again.chunked) == (head.content_length, head.chunked)
     assert (again.keep_alive, again.upgrade) == (head.keep_alive, head.upgrade)
 

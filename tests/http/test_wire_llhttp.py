@@ -88,7 +88,7 @@ def is_exception(head: RequestHead) -> str:
     if head.method not in METHODS:
         # RFC 9110, 9.1: a method is any token, and none of a proxy's business.
         return "a method that llhttp does not know"
-    if "upgrade" in head.noted and "upgrade" in head.connection_options and head.has_body:
+    if "upgrade" in head.known_values and "upgrade" in head.connection_options and head.has_body:
         # httptools reads no body behind one. What is forwarded asks for no upgrade.
         return "an upgrade with a body"
     return ""

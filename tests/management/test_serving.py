@@ -19,7 +19,7 @@ from chp_gevent.channel.segment import Segment
 from chp_gevent.http import acceptor
 from chp_gevent.management import serving
 from chp_gevent.management.counters import management_row, statuses
-from chp_gevent.management.serving import MAX_BODY, ManagementHooks, WholeBodies, server_settings
+from chp_gevent.management.serving import MAX_BODY, ManagementEvents, WholeBodies, server_settings
 from chp_gevent.options import ServerTlsOptions
 from chp_gevent.tls import server_context
 from tests.http.server_thread import ServerThread
@@ -57,9 +57,9 @@ def management_server(
 ) -> ServerThread:
     """Return a server as the management process has them."""
     listener = listener or socket.create_server(("127.0.0.1", 0))
-    hooks = ManagementHooks("test server", log, row)
+    events = ManagementEvents("test server", log, row)
     settings = server_settings([listener], tls)
-    return ServerThread(WholeBodies(app), hooks, settings, listener=listener)
+    return ServerThread(WholeBodies(app), events, settings, listener=listener)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 
 from chp_gevent.channel.publisher import Publisher
 from chp_gevent.channel.segment import Segment
-from chp_gevent.management.routes import Routes, StoreFailed
-from chp_gevent.management.stores import Store, StoreError, open_store
+from chp_gevent.management.routes import Routes, StoreWriteError
+from chp_gevent.management.stores import Store, StoreSetupError, open_store
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.routing.route_options import RouteOptions
 from tests.management.calls import Call
@@ -115,7 +115,7 @@ def test_a_backend_is_found_by_its_dotted_path() -> None:
     ],
 )
 def test_a_backend_that_cannot_be_used_is_one_line_naming_the_flag(path: str, reason: str) -> None:
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreSetupError) as caught:
         open_store(path, OPTIONS)
     message = str(caught.value)
     assert message.startswith(f"--storage-backend: '{path}'")
@@ -266,7 +266,7 @@ def test_a_store_that_cannot_be_read_changes_nothing(
 ) -> None:
     publisher.add("/a", "http://h", b'{"target":"http://h"}')
     store.failure = ConnectionError("lost")
-    with pytest.raises(StoreFailed, match="The storage backend failed: ConnectionError: lost"):
+    with pytest.raises(StoreWriteError, match="The storage backend failed: ConnectionError: lost"):
         stored_routes.load()
     assert list(publisher.routes) == ["/a"]
 
@@ -285,7 +285,7 @@ def test_activity_is_saved_when_it_has_changed(
     assert store.activity == [{"/a": then, "/b": then}]
     segment.activity[publisher.routes["/b"].slot] = clock.now + 1.5
     store.failure = ConnectionError("lost")
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StoreWriteError):
         stored_routes.save_activity()
     store.failure = None
     stored_routes.save_activity()
@@ -304,7 +304,7 @@ def test_the_store_is_closed_at_the_end(stored_routes: Routes, store: DictStore)
     stored_routes.close_store()
     assert store.closed
     store.failure = ConnectionError("lost")
-    with pytest.raises(StoreFailed):
+    with pytest.raises(StoreWriteError):
         stored_routes.close_store()
 
 

@@ -7,13 +7,13 @@ from http.client import responses as REASONS
 from typing import Any, Protocol
 
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.http.answer import UNTIL_END, BufferedBody, Headers, answer_framing
+from chp_gevent.http.answer import UNTIL_END, BufferedBody, Headers, response_framing
 from chp_gevent.http.body import NO_BODY, NoBody, RequestBody
-from chp_gevent.http.errors import AnswerCut, ClientGone, WireError
+from chp_gevent.http.errors import ClientGone, ResponseCut, WireError
 from chp_gevent.http.framing import chunk, last_chunk
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import NEVER, Bound, Upgrade
-from chp_gevent.http.section import AnswerFields
+from chp_gevent.http.section import ResponseFields
 from chp_gevent.http.state import ServerState
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.wire import Buffer, RequestHead, serialise_head
@@ -80,7 +80,7 @@ class HTTP1Request:
         self.peer = carrier.peer
         self.closes = not head.keep_alive or (head.http_1_0 and not server.settings.keeps_http_1_0)
         self.is_answered = False
-        self.prepared: AnswerFields | None = None
+        self.prepared: ResponseFields | None = None
         self.response_trailers: Sequence[tuple[str, str]] = ()
         self.switches_to: Upgrade | None = None
         self.wait_deadline = NEVER
@@ -177,9 +177,9 @@ class HTTP1Request:
         if fields is None or fields.fields != self._headers:
             if not status:
                 raise RuntimeError("no call of start_response")
-            fields = AnswerFields(self._headers)
+            fields = ResponseFields(self._headers)
         self.is_answered = True
-        end, chunked, length = answer_framing(self.head, status, fields, result)
+        end, chunked, length = response_framing(self.head, status, fields, result)
         ends_by_closing = not chunked and length == UNTIL_END
         if ends_by_closing or server.draining or not self.body.complete:
             self.closes = True
@@ -198,8 +198,8 @@ class HTTP1Request:
         """Answer instead of an application that failed; return whether the answer is whole."""
         begun = self.is_answered or self.switches_to is not None
         # An OSError after the beginning: the client has left.
-        if not isinstance(error, AnswerCut) and not (begun and isinstance(error, OSError)):
-            self._server.hooks.on_crash(self.head, error)
+        if not isinstance(error, ResponseCut) and not (begun and isinstance(error, OSError)):
+            self._server.events.on_crash(self.head, error)
         if begun:
             if self.head.http_1_0:
                 # To such a client the end of the connection may be the end of the answer.
@@ -248,7 +248,7 @@ class HTTP1Request:
         assert upgrade is not None
         stream.on_unread = None
         try:
-            fields = AnswerFields(self._headers)
+            fields = ResponseFields(self._headers)
             stream.write(f"HTTP/1.1 {self._status}\r\n".encode("latin-1") + fields.block + b"\r\n")
             self.is_answered = True
             upgrade.start(stream, self.rest + behind, self.take_access_entry())
@@ -275,7 +275,7 @@ class HTTP1Request:
         if now >= self.wait_deadline:
             self.wait_deadline = NEVER
             return self._wait_error
-        if self._server.settings.interrupts and self._carrier.stream.peer_has_finished():
+        if self._server.settings.abort_on_disconnect and self._carrier.stream.peer_has_finished():
             # Behind a body that is not being read: no event announces that.
             return ClientGone()
         return self._standing_still(now)

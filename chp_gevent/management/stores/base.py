@@ -18,7 +18,7 @@ RouteData = dict[str, Any]
 perhaps ``last_activity`` (ISO 8601)."""
 
 
-class StoreError(Exception):
+class StoreSetupError(Exception):
     """A storage backend can't be used; the message is one line that says why."""
 
 
@@ -77,24 +77,24 @@ def open_store(dotted_path: str, options: Options) -> Store:
     """Import the class ``package.module.Class`` and make the server's store.
 
     Raises:
-        StoreError: there is no such class, or it can't be made.
+        StoreSetupError: there is no such class, or it can't be made.
     """
     module_name, _, class_name = dotted_path.rpartition(".")
     try:
         store_class = getattr(import_module(module_name), class_name)
     except Exception as error:
-        raise StoreError(
+        raise StoreSetupError(
             f"--storage-backend: {dotted_path!r} can't be imported: {_reason(error)}"
         ) from error
     if not (isinstance(store_class, type) and issubclass(store_class, Store)):
-        raise StoreError(
+        raise StoreSetupError(
             f"--storage-backend: {dotted_path!r} is not a subclass of "
             f"{Store.__module__.rpartition('.')[0]}.{Store.__name__}"
         )
     try:
         return store_class(options)
     except Exception as error:
-        raise StoreError(f"--storage-backend: {dotted_path!r}: {_reason(error)}") from error
+        raise StoreSetupError(f"--storage-backend: {dotted_path!r}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
