@@ -125,7 +125,7 @@ class ProxyOptions:
     connect_timeout: float = 10.0
     keep_alive_timeout: float = 5.0
     client_tls: ClientTlsOptions = ClientTlsOptions()
-    limits: LimitOptions = LimitOptions()
+    limits: LimitOptions = field(default_factory=LimitOptions)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
     proxy_protocol: bool = False
     https_port: int | None = None

@@ -5,22 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-from benchlib import budget, report
-from benchlib.cases import all_cases
-from benchlib.definitions import BESIDE, QUICK, RESTARTS, Case, Measurement, Row
-from benchlib.latencies import Latencies
-from benchlib.programs import steady_client, tiny_chunks_client
-from benchlib.proxies import CONTENDERS
-from benchlib.runner import Results
-
+from scripts.benchlib import budget, report
+from scripts.benchlib.cases import all_cases
+from scripts.benchlib.definitions import BESIDE, QUICK, RESTARTS, Case, Measurement, Row
+from scripts.benchlib.latencies import Latencies
+from scripts.benchlib.programs import steady_client, tiny_chunks_client
+from scripts.benchlib.proxies import CONTENDERS
+from scripts.benchlib.runner import Results
 from tests.peers.loopback import LoopbackServer
 
 BULK, CHUNKS, WORKER = "beside-bulk", "beside-tiny-chunks", "restart-worker"

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchlib import processes
-from benchlib.definitions import BESIDE, Case, Measurement, Row, Surroundings
-from benchlib.latencies import Latencies
-from benchlib.loads import GRACE_SECONDS, Load, Upload, Wrk
-from benchlib.processes import BenchError
-from benchlib.proxies import Contender, RunningProxy, Setup
-from benchlib.targets import MB
-from benchlib.toolbox import PROGRAMS
-from benchlib.warming import warm_up
+from scripts.benchlib import processes
+from scripts.benchlib.definitions import BESIDE, Case, Measurement, Row, Surroundings
+from scripts.benchlib.latencies import Latencies
+from scripts.benchlib.loads import GRACE_SECONDS, Load, Upload, Wrk
+from scripts.benchlib.processes import BenchError
+from scripts.benchlib.proxies import Contender, RunningProxy, Setup
+from scripts.benchlib.targets import MB
+from scripts.benchlib.toolbox import PROGRAMS
+from scripts.benchlib.warming import warm_up
 
 RATE = 50  # small requests a second
 LEAD = 1.5  # seconds of the other traffic before they count

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchlib import processes
-from benchlib.beside import beside_cases
-from benchlib.definitions import Case, Measurement, Row, Surroundings, Timing
-from benchlib.loads import (
+from scripts.benchlib import processes
+from scripts.benchlib.beside import beside_cases
+from scripts.benchlib.definitions import Case, Measurement, Row, Surroundings, Timing
+from scripts.benchlib.loads import (
     Load,
     Upload,
     WebSocketEcho,
@@ -18,13 +18,13 @@ from benchlib.loads import (
     idle_websockets,
     route_changes,
 )
-from benchlib.new_worker import new_worker_case
-from benchlib.processes import BenchError
-from benchlib.proxies import Contender, RunningProxy, Setup
-from benchlib.restarts import restart_cases
-from benchlib.routes_api import RoutesApi, route_name
-from benchlib.targets import MB
-from benchlib.warming import Work, warm_up
+from scripts.benchlib.new_worker import new_worker_case
+from scripts.benchlib.processes import BenchError
+from scripts.benchlib.proxies import Contender, RunningProxy, Setup
+from scripts.benchlib.restarts import restart_cases
+from scripts.benchlib.routes_api import RoutesApi, route_name
+from scripts.benchlib.targets import MB
+from scripts.benchlib.warming import Work, warm_up
 
 
 def measure(around: Surroundings, proxy: RunningProxy, row: str, work: Work) -> Measurement:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchlib.proxies import Contender
-from benchlib.targets import Targets
-from benchlib.toolbox import Toolbox
+from scripts.benchlib.proxies import Contender
+from scripts.benchlib.targets import Targets
+from scripts.benchlib.toolbox import Toolbox
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchlib.processes import BenchError, run, running
-from benchlib.proxies import RunningProxy
-from benchlib.toolbox import PROGRAMS
+from scripts.benchlib.processes import BenchError, run, running
+from scripts.benchlib.proxies import RunningProxy
+from scripts.benchlib.toolbox import PROGRAMS
 
 GRACE_SECONDS = 60.0
 TOLERATED_ERRORS = 0.001

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchlib import plot, report
-from benchlib.cases import all_cases
-from benchlib.definitions import QUICK, Case, Timing
-from benchlib.processes import BenchError
-from benchlib.proxies import CONTENDERS, Contender, open_file_limit
-from benchlib.report import Run
-from benchlib.runner import run_all
-from benchlib.toolbox import REPOSITORY, Toolbox, default_cache, machine
+from scripts.benchlib import plot, report
+from scripts.benchlib.cases import all_cases
+from scripts.benchlib.definitions import QUICK, Case, Timing
+from scripts.benchlib.processes import BenchError
+from scripts.benchlib.proxies import CONTENDERS, Contender, open_file_limit
+from scripts.benchlib.report import Run
+from scripts.benchlib.runner import run_all
+from scripts.benchlib.toolbox import REPOSITORY, Toolbox, default_cache, machine
 
 ROUNDS = 3
 

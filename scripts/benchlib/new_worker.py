@@ -10,11 +10,11 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from benchlib import processes
-from benchlib.definitions import Case, Measurement, Row, Surroundings, Timing
-from benchlib.processes import BenchError
-from benchlib.proxies import Contender, RunningProxy, Setup
-from benchlib.routes_api import route_name
+from scripts.benchlib import processes
+from scripts.benchlib.definitions import Case, Measurement, Row, Surroundings, Timing
+from scripts.benchlib.processes import BenchError
+from scripts.benchlib.proxies import Contender, RunningProxy, Setup
+from scripts.benchlib.routes_api import route_name
 
 KILLS = 5  # for one measurement, whose figure is their median
 ANSWER_SECONDS = 20.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from benchlib.definitions import Row
-from benchlib.report import Run, number
+from scripts.benchlib.definitions import Row
+from scripts.benchlib.report import Run, number
 
 COLOURS = {
     "ours": "#f37726",

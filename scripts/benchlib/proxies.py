@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchlib import processes
-from benchlib.processes import BenchError, running, wait_until
-from benchlib.routes_api import RoutesApi, route_name
-from benchlib.targets import free_port
-from benchlib.toolbox import Toolbox
+from scripts.benchlib import processes
+from scripts.benchlib.processes import BenchError, running, wait_until
+from scripts.benchlib.routes_api import RoutesApi, route_name
+from scripts.benchlib.targets import free_port
+from scripts.benchlib.toolbox import Toolbox
 
 START_SECONDS = 30.0
 BIG_TABLE_START_SECONDS = 200.0

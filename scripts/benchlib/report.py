@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchlib.budget import BUDGET, BUDGET_MS, BUDGET_TAIL, BUDGET_WITHIN
-from benchlib.definitions import BESIDE, FULL_LOAD, RESTARTS, Case, Row
-from benchlib.proxies import Contender
-from benchlib.restarts import KILLS
-from benchlib.runner import Results
+from scripts.benchlib.budget import BUDGET, BUDGET_MS, BUDGET_TAIL, BUDGET_WITHIN
+from scripts.benchlib.definitions import BESIDE, FULL_LOAD, RESTARTS, Case, Row
+from scripts.benchlib.proxies import Contender
+from scripts.benchlib.restarts import KILLS
+from scripts.benchlib.runner import Results
 
 BEGIN = "<!-- bench:begin (written by scripts/bench; edit outside of these marks) -->"
 END = "<!-- bench:end -->"

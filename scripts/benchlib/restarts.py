@@ -10,10 +10,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from benchlib import processes
-from benchlib.definitions import RESTARTS, Case, Measurement, Row, Surroundings
-from benchlib.processes import BenchError
-from benchlib.proxies import Contender, RunningProxy, Setup
+from scripts.benchlib import processes
+from scripts.benchlib.definitions import RESTARTS, Case, Measurement, Row, Surroundings
+from scripts.benchlib.processes import BenchError
+from scripts.benchlib.proxies import Contender, RunningProxy, Setup
 
 KILLS = 15  # for one measurement, whose figure is their median
 REST = 0.3  # seconds after a restart, in which the arbiter has taken note of it

@@ -9,11 +9,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchlib.definitions import Case, Measurement, Surroundings, Timing
-from benchlib.processes import deadline
-from benchlib.proxies import Contender
-from benchlib.targets import started_targets
-from benchlib.toolbox import Toolbox
+from scripts.benchlib.definitions import Case, Measurement, Surroundings, Timing
+from scripts.benchlib.processes import deadline
+from scripts.benchlib.proxies import Contender
+from scripts.benchlib.targets import started_targets
+from scripts.benchlib.toolbox import Toolbox
 
 
 @dataclass

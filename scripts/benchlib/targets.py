@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchlib.processes import BenchError, prefer, running, wait_until
-from benchlib.toolbox import PROGRAMS, Toolbox
+from scripts.benchlib.processes import BenchError, prefer, running, wait_until
+from scripts.benchlib.toolbox import PROGRAMS, Toolbox
 
 KB = 1024
 MB = 1024 * 1024

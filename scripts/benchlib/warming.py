@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from benchlib.definitions import Timing
-from benchlib.loads import Load
-from benchlib.proxies import RunningProxy
+from scripts.benchlib.definitions import Timing
+from scripts.benchlib.loads import Load
+from scripts.benchlib.proxies import RunningProxy
 
 Work = Callable[[RunningProxy, float], Load]
 

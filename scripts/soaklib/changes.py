@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchlib.routes_api import RoutesApi, route_name
-
-from soaklib.client import KeptConnection, Outcome, Wrong, run
-from soaklib.plan import CHANGING_ROUTES, CHECK_EVERY, turns
+from scripts.benchlib.routes_api import RoutesApi, route_name
+from scripts.soaklib.client import KeptConnection, Outcome, Wrong, run
+from scripts.soaklib.plan import CHANGING_ROUTES, CHECK_EVERY, turns
 
 # What JupyterHub stores, and as much more as a hub with several fields of its own.
 FILLER = "x" * 1000

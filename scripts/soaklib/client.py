@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
 from typing import Any
 
-from benchlib.routes_api import REST_SECONDS
-
+from scripts.benchlib.routes_api import REST_SECONDS
 from tests.peers.loopback import reset_on_close
 
 TIMEOUT = 20.0

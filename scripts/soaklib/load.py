@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchlib.processes import BenchError, run, running
-from benchlib.routes_api import RoutesApi, route_name
-from benchlib.targets import started_targets
-from benchlib.toolbox import REPOSITORY, Toolbox
-
-from soaklib import wrk
-from soaklib.plan import CHANGING_ROUTES, CHECKED, WRK_KINDS, Slice, turns
+from scripts.benchlib.processes import BenchError, run, running
+from scripts.benchlib.routes_api import RoutesApi, route_name
+from scripts.benchlib.targets import started_targets
+from scripts.benchlib.toolbox import REPOSITORY, Toolbox
+from scripts.soaklib import wrk
+from scripts.soaklib.plan import CHANGING_ROUTES, CHECKED, WRK_KINDS, Slice, turns
 from tests.integration.server import TOKEN, Proxy
 
 LIMIT_SECONDS = 600.0

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchlib.processes import BenchError
-from benchlib.toolbox import Toolbox, default_cache
-
-from soaklib import verdict
-from soaklib.load import Load, started_programs
-from soaklib.plan import Slice, slices
-from soaklib.reading import Reading, read
-from soaklib.verdict import Row, Run
+from scripts.benchlib.processes import BenchError
+from scripts.benchlib.toolbox import Toolbox, default_cache
+from scripts.soaklib import verdict
+from scripts.soaklib.load import Load, started_programs
+from scripts.soaklib.plan import Slice, slices
+from scripts.soaklib.reading import Reading, read
+from scripts.soaklib.verdict import Row, Run
 from tests.crash_lines import CRASH
 from tests.integration.server import Proxy, start_proxy
 from tests.peers.upgrades import switched_client

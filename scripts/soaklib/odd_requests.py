@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from soaklib.client import Connection, KeptConnection, Outcome, Wrong, run
-from soaklib.target import CHUNKED_END
-from soaklib.tunnels import opened
+from scripts.soaklib.client import Connection, KeptConnection, Outcome, Wrong, run
+from scripts.soaklib.target import CHUNKED_END
+from scripts.soaklib.tunnels import opened
 from tests.peers import chunked
 
 DOWNLOAD = 1024 * 1024

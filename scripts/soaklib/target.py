@@ -15,8 +15,7 @@ import asyncio
 import itertools
 import socket
 
-from benchlib.programs.frames import BINARY_FINAL, accept_value, frame, take_frame
-
+from scripts.benchlib.programs.frames import BINARY_FINAL, accept_value, frame, take_frame
 from tests.peers import chunked
 from tests.peers.loopback import reset_on_close
 

@@ -6,10 +6,9 @@ import base64
 import random
 from typing import Any
 
-from benchlib.programs.frames import accept_value, frame
-
-from soaklib.client import Connection, Outcome, Wrong, run
-from soaklib.target import ASK_TO_CLOSE, ASK_TO_RESET, CLOSE_FRAME
+from scripts.benchlib.programs.frames import accept_value, frame
+from scripts.soaklib.client import Connection, Outcome, Wrong, run
+from scripts.soaklib.target import ASK_TO_CLOSE, ASK_TO_RESET, CLOSE_FRAME
 
 # Open at the same time.
 BATCH = 50

@@ -22,7 +22,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from soaklib.reading import MB, Reading
+from scripts.soaklib.reading import MB, Reading
 
 TOLERANCE = 0.05
 WARM_UP_SHARE = 0.1

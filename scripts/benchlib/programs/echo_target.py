@@ -10,9 +10,9 @@ import socket
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from frames import accept_value, frame, take_frame
+from scripts.benchlib.programs.frames import accept_value, frame, take_frame
 
 READ_SIZE = 262_144
 

@@ -20,9 +20,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from frames import accept_value, frame
+from scripts.benchlib.programs.frames import accept_value, frame
 
 CONNECT_TIMEOUT = 30.0
 
