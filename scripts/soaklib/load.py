@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,9 +35,9 @@ WRK_REQUESTS = {
 def started_programs(tools: Toolbox, folder: Path) -> Iterator[dict[str, int]]:
     """All targets for the time of a ``with`` block: their ports by name.
 
-    ``files`` is nginx, ``sink`` reads uploads, ``own`` is :mod:`soaklib.target`.
+    ``files`` is nginx, ``sink`` reads uploads, ``own`` is :mod:`scripts.soaklib.target`.
     """
-    command = [sys.executable, "-m", "soaklib.target"]
+    command = [sys.executable, "-m", "scripts.soaklib.target"]
     with (
         started_targets(tools, folder) as targets,
         running(command, folder / "own.log", _environment(), piped=True) as own,
@@ -46,12 +45,12 @@ def started_programs(tools: Toolbox, folder: Path) -> Iterator[dict[str, int]]:
         assert own.stdout is not None
         line = own.stdout.readline()
         if not line:
-            raise BenchError(f"soaklib.target: {(folder / 'own.log').read_text('utf-8')}")
+            raise BenchError(f"soak target: {(folder / 'own.log').read_text('utf-8')}")
         yield {"files": targets.files, "sink": targets.sink, "own": int(line)}
 
 
 def _environment() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join((str(REPOSITORY / "scripts"), str(REPOSITORY)))}
+    return {"PYTHONPATH": str(REPOSITORY)}
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ class Load:
     def _program(self, name: str, expected: int, **order: Any) -> list[str]:
         """Run a client program; what went wrong."""
         text = json.dumps({"port": self.proxy.port, **order})
-        command = [sys.executable, "-m", f"soaklib.{name}", text]
+        command = [sys.executable, "-m", f"scripts.soaklib.{name}", text]
         try:
             outcome = json.loads(run(command, LIMIT_SECONDS, _environment()).splitlines()[-1])
         except BenchError as error:
