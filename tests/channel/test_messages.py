@@ -6,7 +6,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.channel import messages
@@ -14,7 +14,6 @@ from chp_gevent.channel.messages import Add, AddWithRawData, Remove
 from chp_gevent.routing.route_options import RouteOptions
 
 # A machine that is busy with something else must not fail a test.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 FLAGS = st.none() | st.booleans()
@@ -42,7 +41,6 @@ def decoded(block: bytes) -> list[Add | Remove]:
     return [messages.decode(record) for record in messages.split(block)[0]]
 
 
-@unhurried
 @given(st.lists(MESSAGES))
 def test_records_decode_to_what_was_encoded(changes: list[Add | Remove]) -> None:
     block = b"".join(map(messages.encode, changes))
@@ -50,7 +48,6 @@ def test_records_decode_to_what_was_encoded(changes: list[Add | Remove]) -> None
     assert messages.split(block)[1] == len(block)
 
 
-@unhurried
 @given(st.lists(MESSAGES, min_size=1, max_size=5), st.data())
 def test_a_cut_block_yields_its_whole_records(
     changes: list[Add | Remove], data: st.DataObject
@@ -64,7 +61,6 @@ def test_a_cut_block_yields_its_whole_records(
     assert cut - taken < len([*encoded, b"x"][len(records)])
 
 
-@unhurried
 @given(MESSAGES)
 def test_the_length_of_a_record_is_known_from_its_first_bytes(change: Add | Remove) -> None:
     record = messages.encode(change)
@@ -117,7 +113,6 @@ def test_records_may_grow_at_their_ends() -> None:
     assert decode_short(only(Add("/a", "http://t", 5, b"{}", known))) == decode_short(old)
 
 
-@unhurried
 @given(st.binary())
 def test_nonsense_is_refused_with_one_exception(nonsense: bytes) -> None:
     for decode in (messages.decode, messages.decode_with_raw_data):
@@ -125,7 +120,6 @@ def test_nonsense_is_refused_with_one_exception(nonsense: bytes) -> None:
             assert isinstance(decode(nonsense), Add | AddWithRawData | Remove)
 
 
-@unhurried
 @given(st.binary())
 def test_nonsense_is_split_without_an_exception(nonsense: bytes) -> None:
     records, taken = messages.split(nonsense)

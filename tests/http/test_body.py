@@ -243,7 +243,6 @@ def test_a_client_that_waits_for_it_is_told_once_to_send_its_body(
 CALLS = st.lists(st.tuples(st.sampled_from(["read", "readline"]), st.integers(-1, 12)), max_size=12)
 
 
-@wire.unhurried
 @given(st.lists(st.binary(max_size=12) | st.just(b"a\nb\n"), max_size=8), CALLS, st.booleans())
 def test_a_body_reads_like_a_file(
     pieces: list[bytes], calls: list[tuple[str, int]], chunked: bool
@@ -261,7 +260,6 @@ def test_a_body_reads_like_a_file(
     assert found.readlines() == file.readlines()
 
 
-@wire.unhurried
 @given(wire.bodies, st.data())
 def test_a_body_is_the_same_however_it_arrives(parts: list[bytes], data: st.DataObject) -> None:
     coded = b"".join(b"".join(chunk(part)) for part in parts) + last_chunk() + NEXT

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from chp_gevent.http.errors import WireError
 from chp_gevent.http.proxy_protocol import Client, missing, parse
-from tests.http import wire_strategies as wire
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 BEHIND = b"GET / HTTP/1.1\r\n"
@@ -115,7 +114,6 @@ def test_what_is_no_header_is_refused_before_much_of_it_is_read(sent: bytes) -> 
         read(sent + b"x" * 5000)
 
 
-@wire.unhurried
 @given(st.sampled_from([b"", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21"]), st.binary())
 def test_any_bytes_are_a_header_or_none(start: bytes, rest: bytes) -> None:
     with contextlib.suppress(WireError, EOFError):

@@ -613,7 +613,6 @@ def test_a_head_that_does_not_end_is_refused_once_no_end_could_save_it(
         assert (error and error.status) == status
 
 
-@wire.unhurried
 @given(st.binary(max_size=40) | st.just(b"a\r\nb\nc\r\n\r\n"), st.data())
 def test_a_head_is_judged_the_same_however_it_arrives(sent: bytes, data: st.DataObject) -> None:
     whole, head = PartialHead(sent), PartialHead(b"")

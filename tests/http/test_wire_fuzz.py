@@ -49,7 +49,6 @@ def outcome(decoder: BodyDecoder, pieces: list[bytes]) -> tuple[str, bytes, byte
 # -- round trips
 
 
-@wire.unhurried
 @given(wire.tokens.filter(lambda method: method != "CONNECT"), wire.targets, wire.fields)
 def test_a_request_head_is_read_as_it_was_written(method: str, target: str, sent: Pairs) -> None:
     headers = [("Host", "a"), *sent]
@@ -59,7 +58,6 @@ def test_a_request_head_is_read_as_it_was_written(method: str, target: str, sent
     assert [(field.name, field.value) for field in head.fields] == headers
 
 
-@wire.unhurried
 @given(st.integers(200, 599), wire.values, wire.fields)
 def test_a_response_head_is_read_as_it_was_written(status: int, reason: str, sent: Pairs) -> None:
     written = serialise_head(f"HTTP/1.1 {status} {reason}", sent)
@@ -69,7 +67,6 @@ def test_a_response_head_is_read_as_it_was_written(status: int, reason: str, sen
     assert head.raw == written
 
 
-@wire.unhurried
 @given(wire.bodies, wire.fields, st.binary(max_size=10), st.data())
 def test_a_chunked_body_is_read_as_it_was_written(
     pieces: list[bytes], trailers: Pairs, rest: bytes, data: st.DataObject
@@ -79,7 +76,6 @@ def test_a_chunked_body_is_read_as_it_was_written(
     assert outcome(ChunkedDecoder(), fed) == ("complete", b"".join(pieces), rest, trailers)
 
 
-@wire.unhurried
 @given(wire.mutated(wire.heads(wire.request_lines())))
 def test_what_a_request_is_understood_as_is_what_it_is_forwarded_as(sent: bytes) -> None:
     try:
@@ -96,7 +92,6 @@ def test_what_a_request_is_understood_as_is_what_it_is_forwarded_as(sent: bytes)
     assert (again.keep_alive, again.upgrade) == (head.keep_alive, head.upgrade)
 
 
-@wire.unhurried
 @given(wire.mutated(wire.heads(wire.status_lines())))
 def test_what_a_response_is_understood_as_is_what_it_is_forwarded_as(sent: bytes) -> None:
     try:
@@ -115,7 +110,6 @@ def test_what_a_response_is_understood_as_is_what_it_is_forwarded_as(sent: bytes
 # -- any split
 
 
-@wire.unhurried
 @given(wire.mutated(wire.coded_bodies()), st.data())
 def test_a_chunked_body_means_the_same_however_it_is_split(
     coded: bytes, data: st.DataObject
@@ -129,7 +123,6 @@ def test_a_chunked_body_means_the_same_however_it_is_split(
         assert body_split == body or (how[0].isdigit() and body_split.startswith(body))
 
 
-@wire.unhurried
 @given(st.integers(0, 60), st.binary(max_size=80), st.data())
 def test_a_body_with_a_length_means_the_same_however_it_is_split(
     length: int, sent: bytes, data: st.DataObject
@@ -143,7 +136,6 @@ def test_a_body_with_a_length_means_the_same_however_it_is_split(
         assert outcome(decoder, data.draw(wire.split(sent))) == (*expected, [])
 
 
-@wire.unhurried
 @given(wire.mutated(wire.heads(wire.request_lines())), st.integers(0, 40), st.integers(0, 80))
 def test_a_head_within_its_limits_is_never_too_large_before_it_is_complete(
     sent: bytes, line: int, size: int
@@ -162,7 +154,6 @@ def test_a_head_within_its_limits_is_never_too_large_before_it_is_complete(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@wire.unhurried
 @given(data=st.one_of(st.binary(max_size=200), wire.mutated(wire.heads(wire.status_lines()))))
 def test_no_bytes_from_a_target_raise_anything_but_a_wire_error(method: str, data: bytes) -> None:
     head, _, behind = data.partition(HEAD_END)
@@ -172,7 +163,6 @@ def test_no_bytes_from_a_target_raise_anything_but_a_wire_error(method: str, dat
         return
 
 
-@wire.unhurried
 @given(st.one_of(st.binary(max_size=200), wire.mutated(wire.heads(wire.request_lines()))))
 def test_no_bytes_from_a_client_raise_anything_but_a_wire_error(data: bytes) -> None:
     head, _, behind = data.partition(HEAD_END)
@@ -184,7 +174,6 @@ def test_no_bytes_from_a_client_raise_anything_but_a_wire_error(data: bytes) -> 
     assert status in (200, 400, 405, 414, 431, 505)
 
 
-@wire.unhurried
 @given(st.one_of(st.binary(max_size=200), wire.mutated(wire.coded_bodies())))
 def test_no_bytes_of_a_body_raise_anything_but_a_wire_error(data: bytes) -> None:
     how, *_ = outcome(ChunkedDecoder(), [data])

@@ -7,9 +7,7 @@ from itertools import pairwise
 from hypothesis import settings
 from hypothesis import strategies as st
 
-# A busy machine is no reason to fail.
-unhurried = settings(deadline=None)
-thorough = settings(deadline=None, max_examples=400)
+thorough = settings(max_examples=400)
 
 TOKEN_CHARACTERS = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 VALUE_CHARACTERS = "\t" + "".join(map(chr, [*range(0x20, 0x7F), *range(0x80, 0x100)]))

@@ -421,7 +421,6 @@ def test_an_origin_has_no_default_port(
 # -- whatever hypothesis makes up
 
 
-@wire.unhurried
 @given(wire.fields, st.frozensets(wire.names.map(str.lower), max_size=3), st.booleans())
 def test_what_goes_on_was_sent_in_that_order_and_is_for_the_next_hop(
     sent: list[tuple[str, str]], named: frozenset[str], trusted: bool
@@ -432,7 +431,6 @@ def test_what_goes_on_was_sent_in_that_order_and_is_for_the_next_hop(
     assert not {name.lower() for name, _ in kept} & (headers.HOP_BY_HOP | named)
 
 
-@wire.unhurried
 @given(st.text(max_size=40), st.text(max_size=20), st.text(max_size=5))
 def test_no_location_raises(location: str, host: str, scheme: str) -> None:
     assert isinstance(headers.rewritten_location(location, "t", host, scheme), str)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from chp_gevent.proxy.target import joined_path, origin_form, parse_target, without_prefix
 from chp_gevent.routing.paths import is_utf8, request_path
-from tests.http import wire_strategies as wire
 
 
 @pytest.mark.parametrize(
@@ -233,7 +232,6 @@ SEGMENTS = st.text("ab.%25EF0/\\\xe9秀", max_size=6).map(
 ) | st.sampled_from([b"%E9", b"\xe9", b"%c3\xa9", b"%", b"%2F", b"%2f%2Fa", b"a%2fb", b"%25"])
 
 
-@wire.unhurried
 @given(st.lists(SEGMENTS, max_size=5), st.integers(1, 5), st.sampled_from(["", "?q=/a"]))
 def test_what_is_left_of_a_path_leads_to_what_is_left_of_the_route(
     segments: list[bytes], depth: int, query: str
@@ -253,7 +251,6 @@ def test_what_is_left_of_a_path_leads_to_what_is_left_of_the_route(
         assert request_path(rest) == left
 
 
-@wire.unhurried
 @given(st.text("abc:/.[]@?#%+ \r\n\\", max_size=12).map(lambda rest: "http://" + rest))
 def test_no_url_makes_a_target_that_breaks_a_request_line(url: str) -> None:
     try:

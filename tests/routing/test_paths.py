@@ -10,7 +10,7 @@ from __future__ import annotations
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chp_gevent.routing import paths
@@ -24,7 +24,6 @@ from chp_gevent.routing.paths import (
 from chp_gevent.routing.table import Route, RouteTable
 
 # A machine that is busy with something else must not fail a test.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 PLAIN = [
     ("/", "/"),
@@ -271,7 +270,6 @@ def test_dot_segments_behind_a_hidden_file_are_resolved_as_the_standard_says(
     assert request_path(target) == path
 
 
-@unhurried
 @given(TARGETS)
 def test_any_target_has_a_path_in_which_dot_segments_are_resolved(target: str) -> None:
     path = request_path(target)
@@ -280,7 +278,6 @@ def test_any_target_has_a_path_in_which_dot_segments_are_resolved(target: str) -
     assert "%2F" in target or not {".", ".."} & set(path.split("/"))
 
 
-@unhurried
 @given(TARGETS.map("/a".__add__))
 @example("/a?%zz")
 def test_the_short_cut_for_plain_targets_gives_what_parsing_gives(target: str) -> None:
@@ -288,7 +285,6 @@ def test_the_short_cut_for_plain_targets_gives_what_parsing_gives(target: str) -
     assert request_path(target).encode("utf-8", "surrogateescape") == parsed
 
 
-@unhurried
 @given(st.binary(max_size=20))
 def test_bytes_and_their_escapes_are_the_same_path_and_other_bytes_another(sent: bytes) -> None:
     """Each byte raw, where that means no more than itself; escaped; and escaped in capitals."""
@@ -303,7 +299,6 @@ def test_bytes_and_their_escapes_are_the_same_path_and_other_bytes_another(sent:
     assert request_path("/a" + quote_from_bytes(sent, safe="")) == path
 
 
-@unhurried
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_survives_percent_encoding(text: str) -> None:
     escaped = "".join(f"%{byte:02x}" for byte in text.encode())

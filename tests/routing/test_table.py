@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -13,7 +13,6 @@ from chp_gevent.routing.paths import route_path
 from chp_gevent.routing.table import Route, RouteTable
 
 # A machine that is busy with something else must not fail a test.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Few segments, so that routes are prefixes of each other; an empty one gives "//".
 SEGMENTS = st.sampled_from(["a", "b", "user", "秀樹", "has space", "", "constructor", "%2F", "."])
@@ -74,11 +73,10 @@ class TableAgainstModel(RuleBasedStateMachine):
         assert all(self.table.get(prefix) is route for prefix, route in self.model.items())
 
 
-TableAgainstModel.TestCase.settings = settings(unhurried, max_examples=200, stateful_step_count=40)
+TableAgainstModel.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestTableAgainstModel = TableAgainstModel.TestCase
 
 
-@unhurried
 @given(st.dictionaries(PREFIXES, st.integers(0, 9), max_size=20), st.lists(PATHS, max_size=20))
 def test_finds_the_longest_prefix(targets: dict[str, int], paths: list[str]) -> None:
     routes = {prefix: Route(prefix, f"http://t:{n}", n) for prefix, n in targets.items()}
