@@ -10,6 +10,8 @@ from typing import NamedTuple
 class Peer(NamedTuple):
     """Who sent a request: address (empty for UNIX sockets), over TLS or not, trusted.
 
+    Over TLS also if a trusted proxy says, by the PROXY protocol, that TLS ended there.
+
     ``trusted`` says whether the ``X-Forwarded-*`` fields that it sent are to be believed.
     """
 

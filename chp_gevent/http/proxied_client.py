@@ -44,4 +44,7 @@ def meet_client(
     if client is None:
         return proxy
     environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client.address, str(client.port)
-    return proxy._replace(address=client.address, trusted=is_trusted(client.address, trusted))
+    secure = proxy.secure or client.secure
+    if secure:
+        environ["wsgi.url_scheme"] = "https"
+    return Peer(client.address, secure, is_trusted(client.address, trusted))

@@ -23,19 +23,23 @@ _v1_line = re.compile(
 
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_HEAD = len(_V2) + 4
-# The addresses take 36 bytes; what may follow them, such as the name in a certificate, is not
-# looked at.
+# The addresses take 36 bytes; what may follow them can have the name in a certificate.
 _V2_LONGEST = 4096
 _V2_LOCAL, _V2_PROXY = 0x20, 0x21
+# A field that says whether the client spoke TLS to the proxy, and the bit that says that it did
+# (section 2.2.6).
+_TLS_FIELD = 0x20
+_CLIENT_SPOKE_TLS = 0x01
 # Bytes of an address by family and transport; and of two of them, each with a port.
 _V2_ADDRESS_SIZE = {0x11: 4, 0x21: 16}
 
 
 class Client(NamedTuple):
-    """Where a client came from."""
+    """Where a client came from, and whether it spoke TLS to the proxy (version 2 may say so)."""
 
     address: str
     port: int
+    secure: bool = False
 
 
 def _address(ip: IPv4Address | IPv6Address) -> str:
@@ -103,8 +107,26 @@ def _parse_v2(header: bytes) -> Client | None:
     if size is None:
         return None  # of a socket that has no address, or one of a kind that is not ours
     addresses = header[_V2_HEAD:]
-    if len(addresses) < 2 * size + 4:
+    end = 2 * size + 4
+    if len(addresses) < end:
         raise ValueError("no place for addresses")
     source = addresses[:size]
     ip = IPv4Address(source) if size == 4 else IPv6Address(source)
-    return Client(_address(ip), int.from_bytes(addresses[2 * size : 2 * size + 2], "big"))
+    port = int.from_bytes(addresses[2 * size : 2 * size + 2], "big")
+    return Client(_address(ip), port, _says_tls(addresses[end:]))
+
+
+def _says_tls(fields: bytes) -> bool:
+    """Whether one of the fields behind the addresses says that the client spoke TLS."""
+    secure = False
+    while fields:
+        length = int.from_bytes(fields[1:3], "big")
+        value, behind = fields[3 : 3 + length], fields[3 + length :]
+        if len(fields) < 3 or len(value) < length:
+            raise ValueError("field cut short")
+        if fields[0] == _TLS_FIELD:
+            if not value:
+                raise ValueError("nothing said of TLS")
+            secure = bool(value[0] & _CLIENT_SPOKE_TLS)
+        fields = behind
+    return secure

@@ -28,6 +28,16 @@ def pair(family: socket.AddressFamily, source: str, port: int) -> bytes:
     return host + host + struct.pack("!HH", port, 443)
 
 
+def field(kind: int, value: bytes) -> bytes:
+    """Return one of the fields that may follow the addresses."""
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+def tls_field(flags: int) -> bytes:
+    """Return the field about TLS between client and proxy, with a field of its own: the version."""
+    return field(0x20, struct.pack("!BI", flags, 0) + field(0x21, b"TLSv1.3"))
+
+
 IPV4 = pair(socket.AF_INET, "192.0.2.1", 56324)
 IPV6 = pair(socket.AF_INET6, "2001:db8::1", 56324)
 
@@ -45,6 +55,12 @@ GOOD = [
     (v2(0x21, 0x11, IPV4), Client("192.0.2.1", 56324)),
     (v2(0x21, 0x21, IPV6), Client("2001:db8::1", 56324)),
     (v2(0x21, 0x11, IPV4 + b"\x04\x00\x03abc"), Client("192.0.2.1", 56324)),
+    (v2(0x21, 0x11, IPV4 + tls_field(1)), Client("192.0.2.1", 56324, secure=True)),
+    (v2(0x21, 0x21, IPV6 + field(4, b"") + tls_field(5)), Client("2001:db8::1", 56324, True)),
+    (v2(0x21, 0x11, IPV4 + tls_field(1) + field(5, b"id")), Client("192.0.2.1", 56324, True)),
+    (v2(0x21, 0x11, IPV4 + tls_field(0)), Client("192.0.2.1", 56324)),
+    (v2(0x21, 0x11, IPV4 + field(0x21, b"\1")), Client("192.0.2.1", 56324)),
+    (v2(0x20, 0x11, IPV4 + tls_field(1)), None),
     (v2(0x20, 0x11, IPV4), None),
     (v2(0x20, 0x00, b""), None),
     (v2(0x21, 0x00, b""), None),
@@ -76,6 +92,11 @@ BAD = [
     v2(0x21, 0x11, IPV4[:-1]),
     v2(0x21, 0x21, IPV4),
     v2(0x21, 0x11, bytes(4097)),
+    v2(0x21, 0x11, IPV4 + b"\x20"),
+    v2(0x21, 0x11, IPV4 + b"\x20\x00"),
+    v2(0x21, 0x11, IPV4 + field(0x20, b"")),
+    v2(0x21, 0x11, IPV4 + tls_field(1)[:-1]),
+    v2(0x21, 0x11, IPV4 + field(4, b"abc")[:-1]),
 ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.test_proxy_protocol import IPV4, v2
+from tests.http.test_proxy_protocol import IPV4, tls_field, v2
 from tests.integration.option_servers import HOST, start_server, trusting
 from tests.integration.server import Proxy, run_to_exit
 from tests.peers import EchoTarget, RawClient, get
@@ -47,6 +47,17 @@ def test_the_client_that_is_named_has_sent_all_requests_of_the_connection(
             # It is no proxy, so that it says nothing about others.
             fields = forwarded_fields(client, get("/", "X-Forwarded-For: 10.9.9.9"))
             assert fields["x-forwarded-for"] == "192.0.2.1"
+
+
+@pytest.mark.parametrize(("flags", "proto"), [(1, "https"), (0, "http")])
+def test_tls_that_ended_at_the_balancer_is_tls(balanced: Proxy, flags: int, proto: str) -> None:
+    """As HAProxy says it with ``send-proxy-v2-ssl``."""
+    with balanced.client() as client:
+        client.send(v2(0x21, 0x11, IPV4 + tls_field(flags)))
+        fields = forwarded_fields(client, get("/", host="hub.test"))
+        port = {"https": "443", "http": "80"}[proto]
+        assert (fields["x-forwarded-proto"], fields["x-forwarded-port"]) == (proto, port)
+        assert fields["x-forwarded-for"] == "192.0.2.1"
 
 
 def test_a_header_may_come_in_pieces_and_with_the_first_request(balanced: Proxy) -> None:
