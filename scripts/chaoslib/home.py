@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from scripts.chaoslib.isolation import Isolation
+from tests.authority import Authority
 from tests.integration import processes
 from tests.integration.server import (
     ANSI_COLOUR,
@@ -26,7 +27,6 @@ from tests.integration.server import (
     Proxy,
     free_ports,
 )
-from tests.test_tls import Authority
 
 _PACKAGE = "chp_gevent"
 _BROKEN_MODULE = "raise ImportError('another version is being installed')\n"

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from tests.authority import HOST, Authority
 from tests.integration import server
 from tests.integration.api_client import ApiClient
 from tests.integration.server import (
@@ -23,10 +24,6 @@ from tests.integration.server import (
     free_ports,
 )
 from tests.peers import RawClient, Response, get, wait_until
-from tests.test_tls import Authority
-
-HOST = "localhost"
-"""The name that certificates of servers are issued for."""
 
 
 @contextmanager

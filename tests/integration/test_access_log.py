@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.authority import Authority
 from tests.integration.option_servers import connects, start_server
 from tests.integration.server import Proxy, free_ports, run_to_exit
 from tests.peers import RawClient, RawTarget, fetch, get, response, wait_until
 from tests.peers.upgrades import echo, receive, switched, switched_client
 from tests.test_access_lines import COMBINED
-from tests.test_tls import Authority
 
 pytestmark = pytest.mark.ours
 

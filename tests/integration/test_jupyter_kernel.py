@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,15 +17,12 @@ import requests
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from tests.integration import test_jupyterhub
-from tests.integration.test_jupyterhub import USER, Hub, log_in
+from tests.integration.hub import CONFIG, USER, Hub, log_in, running_hub
 from tests.peers import wait_until
 
 pytest.importorskip("ipykernel")
 pytest.importorskip("jupyter_server_terminals")
 pytestmark = pytest.mark.timeout(180)
-
-hub = test_jupyterhub.hub
 
 V1 = Subprotocol("v1.kernel.websocket.jupyter.org")
 """What JupyterLab asks for: binary messages, parts found by their offsets."""
@@ -32,11 +30,11 @@ V1 = Subprotocol("v1.kernel.websocket.jupyter.org")
 ANSWER_TIMEOUT = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the hub's proxy two workers, however many CPUs there are."""
-    command = [*test_jupyterhub.CONSOLE_SCRIPT, "--workers", "2"]
-    monkeypatch.setattr(test_jupyterhub, "CONSOLE_SCRIPT", command)
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A hub whose proxy has two workers, however many CPUs there are."""
+    with running_hub(Hub(tmp_path, CONFIG, "--workers", "2")) as hub:
+        yield hub
 
 
 class Server:
@@ -46,12 +44,7 @@ class Server:
         self._hub = hub
         self._browser = log_in(hub)
         self._path = f"/user/{USER}"
-        assert hub.api("POST", f"/users/{USER}/server").status_code in (201, 202)
-        wait_until(
-            lambda: hub.api("GET", f"/users/{USER}").json()["servers"].get("", {}).get("ready"),
-            60,
-            lambda: f"the server is ready:\n{hub.log()}",
-        )
+        hub.spawn()
         # By the hub's OAuth to the cookies of the server.
         (hub.folder / "home" / USER / "page.txt").write_text("a page")
         assert self._browser.get(f"{self._url}/files/page.txt", timeout=30).text == "a page"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import requests
 
 pytest.importorskip("jupyterhub")
 
-from tests.integration import test_jupyterhub
-from tests.integration.test_jupyterhub import PROXY_TOKEN, USER, Hub, log_in
+from tests.integration.hub import CONFIG, PROXY_TOKEN, USER, Hub, log_in, running_hub
 from tests.peers import wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -53,8 +52,8 @@ class InternalSslHub(Hub):
 class SubdomainHub(Hub):
     """A hub whose users have host names of their own."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, config_text: str = CONFIG) -> None:
+        super().__init__(folder, config_text)
         self.url = f"http://{DOMAIN}:{self.port}"
 
 
@@ -62,39 +61,21 @@ StartHub = Callable[[type[Hub], str], Hub]
 
 
 @pytest.fixture
-def start_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartHub]:
-    """A function that starts a hub of a class with additional configuration."""
-    hubs: list[Hub] = []
-
-    def start(kind: type[Hub], config: str) -> Hub:
-        monkeypatch.setattr(test_jupyterhub, "CONFIG", config)
-        hub = kind(tmp_path)
-        hubs.append(hub)
-        wait_until(hub.is_ready, 90, lambda: f"the hub is up:\n{hub.log()}")
-        return hub
-
-    try:
-        yield start
-    finally:
-        for hub in hubs:
-            hub.stop()
-        shutil.rmtree(tmp_path / "home", ignore_errors=True)
+def start_hub(tmp_path: Path) -> Iterator[StartHub]:
+    """A function that starts a hub of a class with a configuration of its own."""
+    with ExitStack() as hubs:
+        yield lambda kind, config: hubs.enter_context(running_hub(kind(tmp_path, config)))
 
 
 def spawned_route(hub: Hub, route: str) -> dict[str, Any]:
     """Have the hub start the user's server; return its route when it is ready."""
-    assert hub.api("POST", f"/users/{USER}/server").status_code in (201, 202)
+    hub.spawn()
     wait_until(lambda: route in hub.routes(), 60, lambda: f"a route {route}:\n{hub.log()}")
-    wait_until(
-        lambda: hub.api("GET", f"/users/{USER}").json()["servers"][""]["ready"],
-        60,
-        lambda: f"the server is ready:\n{hub.log()}",
-    )
     return dict(hub.routes()[route])
 
 
 def test_internal_ssl_encrypts_and_verifies_every_connection(start_hub: StartHub) -> None:
-    config = test_jupyterhub.CONFIG + INTERNAL_SSL
+    config = CONFIG + INTERNAL_SSL
     for port in ("hub_port", "api_port"):
         config = re.sub(rf"http(://127\.0\.0\.1:\{{{port}\}})", r"https\1", config)
     hub = start_hub(InternalSslHub, config)
@@ -131,7 +112,7 @@ def test_subdomain_host_gives_each_user_a_host(
         return look_up("127.0.0.1" if ours else host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", with_domain)
-    hub = start_hub(SubdomainHub, test_jupyterhub.CONFIG + SUBDOMAINS)
+    hub = start_hub(SubdomainHub, CONFIG + SUBDOMAINS)
     assert hub.routes()["/"]["hub"] is True
 
     browser = log_in(hub)

@@ -16,6 +16,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from tests.authority import Authority
 from tests.integration.option_servers import (
     HOST,
     ask,
@@ -27,7 +28,7 @@ from tests.integration.option_servers import (
 from tests.integration.server import OTHER_COMMAND, Proxy, run_to_exit
 from tests.peers import EchoTarget, RawClient, RawTarget, get, wait_until
 from tests.peers.upgrades import echo, receive, switched, switched_client
-from tests.test_tls import YESTERDAY, Authority, ffdhe2048
+from tests.test_tls import YESTERDAY, ffdhe2048
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.authority import Authority
 from tests.http.test_proxy_protocol import IPV4, tls_field, v2
 from tests.integration.option_servers import HOST, start_server, trusting
 from tests.integration.server import Proxy, run_to_exit
 from tests.peers import EchoTarget, RawClient, get
-from tests.test_tls import Authority
 
 pytestmark = pytest.mark.ours
 
