@@ -144,7 +144,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Opti
 def settings_from_environment(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the gunicorn settings for the flags in ``CHP_ARGS``.
 
-    For ``conf/gunicorn.conf.py``. Flags that can't be understood end the process with
+    For ``chp_gevent.gunicorn_conf``. Flags that can't be understood end the process with
     status 1 and one line.
     """
     from chp_gevent.server import gunicorn_settings

@@ -25,12 +25,15 @@ _LOADED_LATE = (
     "gevent.time",
 )
 
+# What does something when it is imported, rather than define it.
+_COMMANDS = ("chp_gevent.__main__", "chp_gevent.gunicorn_conf")
+
 
 def load_code() -> None:
     """Load every module of the package, in the state of patching that the children need."""
     patch_before_loading()
     for module in pkgutil.walk_packages(chp_gevent.__path__, f"{chp_gevent.__name__}."):
-        if not module.name.endswith(".__main__"):
+        if module.name not in _COMMANDS:
             importlib.import_module(module.name)
     for name in _LOADED_LATE:
         importlib.import_module(name)

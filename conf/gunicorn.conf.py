@@ -1,8 +1,3 @@
-"""gunicorn's configuration for chp-gevent: flags of the proxy come from CHP_ARGS.
+"""As ``gunicorn -c python:chp_gevent.gunicorn_conf``, for a checkout."""
 
-CHP_ARGS="--port 8000 --default-target http://127.0.0.1:9000" gunicorn -c conf/gunicorn.conf.py
-"""
-
-from chp_gevent.cli import settings_from_environment
-
-globals().update(settings_from_environment())
+from chp_gevent.gunicorn_conf import *  # noqa: F403

@@ -21,5 +21,7 @@ def install(proxy: Callable[..., Iterable[bytes]]) -> None:
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Forward one request. Raises ``RuntimeError`` outside of a proxy worker."""
     if _proxy is None:
-        raise RuntimeError("no proxy in this process: start it with conf/gunicorn.conf.py")
+        raise RuntimeError(
+            "no proxy in this process: start it with -c python:chp_gevent.gunicorn_conf"
+        )
     return _proxy(environ, start_response)
