@@ -34,8 +34,11 @@ START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
 ANSI_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 # Below the range that the kernel takes the ports of outgoing connections from: a port
-# found free here stays so until the server binds it.
-PORTS = range(15000, 31000)
+# found free here stays so until the server binds it. Test processes side by side (pytest-xdist)
+# have a share each.
+_SIDE_BY_SIDE = 8
+_SHARE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SIDE_BY_SIDE
+PORTS = range(15000, 31000)[_SHARE * 2000 : (_SHARE + 1) * 2000]
 
 running: list[Proxy] = []
 """The servers that are up now; their logs are shown when a test fails."""
