@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from chp_gevent.log_output import WHOLE, whole_pieces
+from chp_gevent.runtime.log_output import WHOLE, whole_pieces
 
 LONGEST_LINE: Final = 65536
 """Bytes of a line in a file: more than any that a browser causes."""

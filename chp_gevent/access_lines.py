@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.log_format import Seconds, fitting_json, timestamps
-from chp_gevent.systemd import PRIORITIES
+from chp_gevent.runtime.log_format import Seconds, fitting_json, timestamps
+from chp_gevent.runtime.systemd import PRIORITIES
 
 Clock = Callable[[], float]
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from chp_gevent.access_lines import AccessLines
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.log_output import Output, whole_pieces
+from chp_gevent.runtime.log_output import Output, whole_pieces
 
 log = logging.getLogger("chp_gevent.proxy")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from chp_gevent import __version__, command_line, option_parsing
 from chp_gevent.options import OptionError, Options
-from chp_gevent.systemd import error_line
+from chp_gevent.runtime.systemd import error_line
 
 USAGE = """\
 A configurable HTTP proxy: routes are added and removed at run time over a REST API.

@@ -9,7 +9,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
 from chp_gevent.command_line import CommandLine
-from chp_gevent.cpus import usable_cpus
 from chp_gevent.custom_headers import fault_of_name, is_value
 from chp_gevent.http.https_location import HTTPS_PORT
 from chp_gevent.http.limits import LimitOptions
@@ -28,6 +27,7 @@ from chp_gevent.options import (
     passphrase_variable,
 )
 from chp_gevent.routing.target_url import check_target_url
+from chp_gevent.runtime.cpus import usable_cpus
 
 _DEFAULT_API_PORT = 8001  # CHP's, when clients connect to a UNIX socket
 _MAX_WORKERS = 256

@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 
 import chp_gevent
-from chp_gevent.patching import patch_before_loading
+from chp_gevent.runtime.patching import patch_before_loading
 
 # What gevent loads only when it patches a child, or first looks up a name there.
 _LOADED_LATE = (

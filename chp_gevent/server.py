@@ -10,9 +10,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from chp_gevent.arbiter import ProxyArbiter
-from chp_gevent.logs import ProxyLogger
 from chp_gevent.options import OptionError, Options, UnixAddress
-from chp_gevent.systemd import error_line
+from chp_gevent.runtime.logs import ProxyLogger
+from chp_gevent.runtime.systemd import error_line
 
 APPLICATION = "chp_gevent.proxy.wsgi:application"
 

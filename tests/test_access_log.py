@@ -19,7 +19,7 @@ from chp_gevent.access_file import FileSink, check_file
 from chp_gevent.access_log import BATCH, AccessLog, OutputSink
 from chp_gevent.http.access_entry import AccessEntry
 from chp_gevent.http.peer import Peer
-from chp_gevent.log_output import Output
+from chp_gevent.runtime.log_output import Output
 
 
 class Timer:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from chp_gevent.http.hooks import ServerEvents
-from chp_gevent.http.mishaps import report
+from chp_gevent.runtime.event_loop_errors import report
 from tests.crash_lines import ALTERNATIVES, CRASH
 from tests.log_lines import is_logged
 
@@ -46,7 +46,7 @@ class Failing:
         """Fail."""
 
     def callback_failed(self) -> None:
-        """See ``chp_gevent.http.mishaps``."""
+        """See ``chp_gevent.runtime.event_loop_errors``."""
         raise ValueError("again")
 
 

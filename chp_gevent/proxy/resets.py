@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 from gevent import get_hub
 from gevent.monkey import get_original
 
-from chp_gevent.http.mishaps import report
 from chp_gevent.http.stream import READ, Stream
+from chp_gevent.runtime.event_loop_errors import report
 
 log = logging.getLogger("chp_gevent.proxy")
 

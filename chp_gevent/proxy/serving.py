@@ -23,11 +23,11 @@ from chp_gevent.http.peer import Peer
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.wire import RequestHead
-from chp_gevent.log_output import standard_output
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.proxy.fairness import FairShare
 from chp_gevent.proxy.redirect import Redirect
-from chp_gevent.systemd import is_journal
+from chp_gevent.runtime.log_output import standard_output
+from chp_gevent.runtime.systemd import is_journal
 
 _STDOUT = 1
 

@@ -20,7 +20,6 @@ from gunicorn.workers import base
 from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
-from chp_gevent import allocator, logs
 from chp_gevent.channel.journal import Journal
 from chp_gevent.channel.segment import (
     ACCEPTING,
@@ -33,9 +32,10 @@ from chp_gevent.channel.segment import (
     reset_gauges,
 )
 from chp_gevent.options import Options
-from chp_gevent.patching import patch_child
 from chp_gevent.privileges import forget_environment, without_secrets
-from chp_gevent.signals import ignore_stop_signals
+from chp_gevent.runtime import allocator, logs
+from chp_gevent.runtime.patching import patch_child
+from chp_gevent.runtime.signals import ignore_stop_signals
 from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
@@ -140,7 +140,6 @@ class ProxyWorker(GeventWorker):
         import gevent
 
         from chp_gevent.channel.subscriber import Subscriber
-        from chp_gevent.http.mishaps import look_after
         from chp_gevent.http.open_tunnels import OpenTunnels
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
@@ -156,6 +155,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.upgrades import TunnelStarter
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
+        from chp_gevent.runtime.event_loop_errors import look_after
 
         forget_environment(self.cfg.env_orig)
         self.journal.give_up_writing()

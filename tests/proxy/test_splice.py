@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from gevent import get_hub
 
-from chp_gevent.http.mishaps import look_after
 from chp_gevent.proxy import tunnel
 from chp_gevent.proxy.splice import Splicer, splicer
+from chp_gevent.runtime.event_loop_errors import look_after
 from tests.peers.duplex import DuplexPeer
 from tests.peers.loopback import reset_on_close
 from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE

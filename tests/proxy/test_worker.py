@@ -15,7 +15,7 @@ import pytest
 from chp_gevent.channel.segment import HEADER_WORDS
 from chp_gevent.proxy import worker as module
 from chp_gevent.proxy.worker import ProxyWorker
-from chp_gevent.signals import STOP_SIGNALS
+from chp_gevent.runtime.signals import STOP_SIGNALS
 
 
 class IdleServer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chp_gevent.backoff import Backoff
+from chp_gevent.runtime.backoff import Backoff
 
 
 class Clock:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chp_gevent.cpus import cpu_quota, usable_cpus
+from chp_gevent.runtime.cpus import cpu_quota, usable_cpus
 
 
 def tree(root: Path, cgroup: str, files: Mapping[str, str]) -> Path:

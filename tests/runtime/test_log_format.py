@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from chp_gevent.log_format import ChpFormat, JsonFormat, log_format
-from chp_gevent.systemd import error_line, is_journal
+from chp_gevent.runtime.log_format import ChpFormat, JsonFormat, log_format
+from chp_gevent.runtime.systemd import error_line, is_journal
 
 # 2026-01-31T12:00:00.007Z
 WHEN = 1_769_860_800.007

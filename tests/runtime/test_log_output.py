@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from chp_gevent import log_output
-from chp_gevent.log_output import WHOLE, Output, whole_pieces
-from chp_gevent.logs import LineHandler
+from chp_gevent.runtime import log_output
+from chp_gevent.runtime.log_output import WHOLE, Output, whole_pieces
+from chp_gevent.runtime.logs import LineHandler
 from tests.peers import wait_until
 
 LINE = b"x" * 99 + b"\n"
@@ -372,7 +372,7 @@ def test_a_traceback_is_written_whole(pipe: tuple[int, int]) -> None:
 
 PRINTS = """
 import os, sys
-from chp_gevent.log_output import secure_standard_streams
+from chp_gevent.runtime.log_output import secure_standard_streams
 secure_standard_streams()
 secure_standard_streams()
 for _ in range(30000):
@@ -405,7 +405,7 @@ def test_what_is_printed_waits_for_nobody(kind: str) -> None:
 
 CLOSED = """
 import os, sys
-from chp_gevent.log_output import secure_standard_streams
+from chp_gevent.runtime.log_output import secure_standard_streams
 secure_standard_streams()
 opened = os.open("/dev/zero", os.O_RDONLY)
 print("lost"); print("lost", file=sys.stderr); sys.stdout.flush()

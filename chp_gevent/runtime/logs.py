@@ -13,9 +13,9 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-from chp_gevent.log_format import LEVELS, ChpFormat, LogFormat, log_format
-from chp_gevent.log_output import Output, secure_standard_streams, standard_output
-from chp_gevent.systemd import is_journal
+from chp_gevent.runtime.log_format import LEVELS, ChpFormat, LogFormat, log_format
+from chp_gevent.runtime.log_output import Output, secure_standard_streams, standard_output
+from chp_gevent.runtime.systemd import is_journal
 
 _STDOUT = 1
 

@@ -6,8 +6,8 @@ from importlib import metadata
 
 import pytest
 
-from chp_gevent import patching
-from chp_gevent.patching import plugins_read_once
+from chp_gevent.runtime import patching
+from chp_gevent.runtime.patching import plugins_read_once
 
 GROUP = "console_scripts"
 """Some installed package has one of these: ours."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from chp_gevent.troubles import REPEATED_AFTER, Troubles
+from chp_gevent.runtime.troubles import REPEATED_AFTER, Troubles
 from tests.http.server_thread import ManualClock
 
 

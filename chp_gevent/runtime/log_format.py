@@ -9,7 +9,7 @@ import time
 from bisect import bisect_right
 from typing import Any, Final, Protocol
 
-from chp_gevent.systemd import PRIORITIES
+from chp_gevent.runtime.systemd import PRIORITIES
 
 LEVELS: Final = {
     "debug": logging.DEBUG,

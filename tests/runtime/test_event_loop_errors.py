@@ -10,8 +10,8 @@ from typing import Any
 import gevent
 import pytest
 
-from chp_gevent.http.mishaps import look_after
 from chp_gevent.http.stream import READ
+from chp_gevent.runtime.event_loop_errors import look_after
 
 
 @pytest.fixture
