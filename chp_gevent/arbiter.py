@@ -17,7 +17,6 @@ from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from chp_gevent.channel.segment import STOPPING
 from chp_gevent.listeners import close_listeners, described, gunicorn_listener
 from chp_gevent.options import OptionError, Options
 from chp_gevent.pid_file import PidFile
@@ -27,6 +26,7 @@ from chp_gevent.runtime import logs
 from chp_gevent.runtime.descriptors import raise_descriptor_limit
 from chp_gevent.runtime.signals import die_with_parent, stop_by_default
 from chp_gevent.runtime.troubles import Troubles
+from chp_gevent.shared.segment import STOPPING
 from chp_gevent.supervisor import ManagementSupervisor
 from chp_gevent.tls import read_contexts
 from chp_gevent.worker_pool import WorkerPool

@@ -17,19 +17,19 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.segment import (
+from chp_gevent.options import OptionError, Options
+from chp_gevent.renewal import Renewal
+from chp_gevent.resources import check_error_path
+from chp_gevent.runtime.backoff import Backoff
+from chp_gevent.runtime.signals import held_stop_signals
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.segment import (
     ACCEPTING,
     REQUESTS_WEB,
     REQUESTS_WS,
     Segment,
     reset_gauges,
 )
-from chp_gevent.options import OptionError, Options
-from chp_gevent.renewal import Renewal
-from chp_gevent.resources import check_error_path
-from chp_gevent.runtime.backoff import Backoff
-from chp_gevent.runtime.signals import held_stop_signals
 from chp_gevent.tls import TlsContexts, read_contexts
 
 log = logging.getLogger("chp_gevent.server")

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from typing import Any
 
-from chp_gevent.channel.segment import Segment
 from chp_gevent.options import SECRET_VARIABLES, Options, ServerTlsOptions, TcpAddress
 from chp_gevent.privileges import without_secrets
 from chp_gevent.proxy.worker import ProxyWorker
+from chp_gevent.shared.segment import Segment
 
 TLS = ServerTlsOptions("key", "cert", passphrase="of clients")
 API_TLS = ServerTlsOptions("key", "cert", passphrase="of the API", flag_prefix="--api-ssl")

@@ -13,14 +13,14 @@ from http.client import responses as REASONS
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from chp_gevent.channel.publisher import RouteLimitReached
-from chp_gevent.channel.segment import STATUS
 from chp_gevent.http.errors import WireError
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, API_ROUTE_GET
 from chp_gevent.management.foreign_pages import ForeignPages
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError, decode, encode
 from chp_gevent.management.timestamps import parse_iso8601
 from chp_gevent.routing.paths import is_utf8, request_path
+from chp_gevent.shared.publisher import RouteLimitReached
+from chp_gevent.shared.segment import STATUS
 
 ROOT = "/api/routes"
 

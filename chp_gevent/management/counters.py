@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
-from chp_gevent.channel.segment import (
+from chp_gevent.shared.segment import (
     ACTIVITY_COUNT,
     ACTIVITY_NS,
     FIND_TARGET_COUNT,

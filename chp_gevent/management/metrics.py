@@ -25,7 +25,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from chp_gevent.channel.segment import (
+from chp_gevent.management.counters import Totals, management_row, read_totals, worker_rows
+from chp_gevent.shared.segment import (
     BYTES_FROM_CLIENTS,
     BYTES_TO_CLIENTS,
     GENERATION,
@@ -38,7 +39,6 @@ from chp_gevent.channel.segment import (
     TARGET_ERRORS,
     Segment,
 )
-from chp_gevent.management.counters import Totals, management_row, read_totals, worker_rows
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

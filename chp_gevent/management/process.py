@@ -13,11 +13,11 @@ import socket
 from dataclasses import dataclass
 from typing import NoReturn
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.patching import patch_child
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.segment import Segment
 from chp_gevent.tls import TlsContexts
 
 # Signals that mean something to the arbiter only; they reach us when a whole group gets them.

@@ -16,8 +16,6 @@ from typing import Any, Final
 import gevent
 from gevent.event import Event
 
-from chp_gevent.channel.publisher import Publisher, RouteLimitReached
-from chp_gevent.channel.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
@@ -30,6 +28,8 @@ from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.management.stores import Store, StoreSetupError, open_store
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.event_loop_errors import look_after
+from chp_gevent.shared.publisher import Publisher, RouteLimitReached
+from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish after SIGTERM."""

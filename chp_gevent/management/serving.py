@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from chp_gevent.channel.segment import STATUS
 from chp_gevent.http.errors import WireError
 from chp_gevent.http.hooks import ServerEvents
 from chp_gevent.http.limits import LimitOptions
@@ -18,6 +17,7 @@ from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.state import WsgiApp
 from chp_gevent.http.wire import RequestHead
+from chp_gevent.shared.segment import STATUS
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body; 413."""

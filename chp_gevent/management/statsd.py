@@ -10,11 +10,11 @@ from typing import Any
 import gevent
 from statsd import StatsClient
 
-from chp_gevent.channel.segment import Segment
 from chp_gevent.management.counters import Totals, read_totals
 from chp_gevent.names.addresses import Address, literal_address
 from chp_gevent.names.resolver import NameUnanswered, Resolver
 from chp_gevent.options import StatsdOptions
+from chp_gevent.shared.segment import Segment
 
 _NS_PER_MS = 1_000_000
 

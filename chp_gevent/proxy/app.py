@@ -14,21 +14,6 @@ from collections.abc import Callable, Iterable
 from http.client import responses as REASONS
 from typing import Any, NoReturn
 
-from chp_gevent.channel.segment import (
-    ACTIVITY_COUNT,
-    ACTIVITY_NS,
-    BYTES_FROM_CLIENTS,
-    BYTES_TO_CLIENTS,
-    FIND_TARGET_COUNT,
-    FIND_TARGET_NS,
-    GENERATION,
-    REQUESTS_WEB,
-    REQUESTS_WS,
-    STATUS,
-    TARGET_ERRORS,
-    Segment,
-)
-from chp_gevent.channel.subscriber import Subscriber
 from chp_gevent.http.answer import BufferedBody, Headers
 from chp_gevent.http.errors import ResponseCut
 from chp_gevent.http.request import ClientRequest, StartResponse
@@ -46,6 +31,21 @@ from chp_gevent.proxy.upstream import Upstream
 from chp_gevent.proxy.wsgi_request import request_of
 from chp_gevent.routing.paths import host_segment, request_path
 from chp_gevent.routing.table import Route, RouteTable
+from chp_gevent.shared.segment import (
+    ACTIVITY_COUNT,
+    ACTIVITY_NS,
+    BYTES_FROM_CLIENTS,
+    BYTES_TO_CLIENTS,
+    FIND_TARGET_COUNT,
+    FIND_TARGET_NS,
+    GENERATION,
+    REQUESTS_WEB,
+    REQUESTS_WS,
+    STATUS,
+    TARGET_ERRORS,
+    Segment,
+)
+from chp_gevent.shared.subscriber import Subscriber
 
 log = logging.getLogger("chp_gevent.proxy")
 

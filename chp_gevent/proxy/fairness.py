@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS
+from chp_gevent.shared.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS
 
 # Connections that a worker may have more than the one with the fewest, besides a quarter. With
 # none, workers would wait for each other all the time while connections come and go.

@@ -15,7 +15,6 @@ from gevent.monkey import get_original
 from chp_gevent.access_file import FileSink
 from chp_gevent.access_lines import access_lines
 from chp_gevent.access_log import BATCH_AFTER, AccessLog, OutputSink, Sink
-from chp_gevent.channel.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STATUS
 from chp_gevent.http.access_entry import Access
 from chp_gevent.http.errors import WireError
 from chp_gevent.http.hooks import ServerEvents
@@ -28,6 +27,7 @@ from chp_gevent.proxy.fairness import FairShare
 from chp_gevent.proxy.redirect import Redirect
 from chp_gevent.runtime.log_output import standard_output
 from chp_gevent.runtime.systemd import is_journal
+from chp_gevent.shared.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STATUS
 
 _STDOUT = 1
 

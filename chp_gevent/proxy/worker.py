@@ -20,8 +20,13 @@ from gunicorn.workers import base
 from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.segment import (
+from chp_gevent.options import Options
+from chp_gevent.privileges import forget_environment, without_secrets
+from chp_gevent.runtime import allocator, logs
+from chp_gevent.runtime.patching import patch_child
+from chp_gevent.runtime.signals import ignore_stop_signals
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.segment import (
     ACCEPTING,
     CAME_UP,
     GENERATION,
@@ -31,11 +36,6 @@ from chp_gevent.channel.segment import (
     Segment,
     reset_gauges,
 )
-from chp_gevent.options import Options
-from chp_gevent.privileges import forget_environment, without_secrets
-from chp_gevent.runtime import allocator, logs
-from chp_gevent.runtime.patching import patch_child
-from chp_gevent.runtime.signals import ignore_stop_signals
 from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
@@ -139,7 +139,6 @@ class ProxyWorker(GeventWorker):
         """Build the data plane, then take the application that wraps it, if any does."""
         import gevent
 
-        from chp_gevent.channel.subscriber import Subscriber
         from chp_gevent.http.open_tunnels import OpenTunnels
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
@@ -156,6 +155,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
         from chp_gevent.runtime.event_loop_errors import look_after
+        from chp_gevent.shared.subscriber import Subscriber
 
         forget_environment(self.cfg.env_orig)
         self.journal.give_up_writing()

@@ -20,9 +20,9 @@ import pytest
 import trustme
 
 from chp_gevent.arbiter import ProxyArbiter
-from chp_gevent.channel.segment import Segment
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.server import gunicorn_settings
+from chp_gevent.shared.segment import Segment
 from tests.integration import faulty_server as faults
 from tests.integration.faulty_server import faulty
 from tests.integration.option_servers import start_server

@@ -119,10 +119,10 @@ def _say(**event: Any) -> None:
 
 
 def _run(options: Options, log_path: str) -> None:
-    from chp_gevent.channel.journal import Journal
-    from chp_gevent.channel.segment import Segment
     from chp_gevent.preloading import load_code
     from chp_gevent.runtime.logs import LineHandler
+    from chp_gevent.shared.journal import Journal
+    from chp_gevent.shared.segment import Segment
     from chp_gevent.tls import read_contexts
 
     log = logging.getLogger("chp_gevent")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.publisher import Publisher
-from chp_gevent.channel.segment import Segment
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.routes import Routes
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.publisher import Publisher
+from chp_gevent.shared.segment import Segment
 from tests.management.calls import Call, WsgiAnswer, call_wsgi
 
 ROWS = 4

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chp_gevent.channel.publisher import Publisher
-from chp_gevent.channel.segment import OPEN_CONNECTIONS, STATUS, Segment
 from chp_gevent.management import routes as routes_module
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import management_row, read_totals
 from chp_gevent.management.routes import Routes
 from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.routing.target_url import check_target_url
+from chp_gevent.shared.publisher import Publisher
+from chp_gevent.shared.segment import OPEN_CONNECTIONS, STATUS, Segment
 from tests.management.calls import Call, call_wsgi, conforming
 from tests.management.conftest import Clock
 

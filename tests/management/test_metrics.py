@@ -11,8 +11,6 @@ import gevent
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from chp_gevent.channel import segment as layout
-from chp_gevent.channel.segment import STATUS, Segment
 from chp_gevent.management.counters import (
     API_ROUTE_ADD,
     API_ROUTE_DELETE,
@@ -24,6 +22,8 @@ from chp_gevent.management.counters import (
     worker_rows,
 )
 from chp_gevent.management.metrics import COLLECTED_FOR, Metrics, MetricsApp
+from chp_gevent.shared import segment as layout
+from chp_gevent.shared.segment import STATUS, Segment
 from tests.management.calls import call_wsgi, conforming
 
 

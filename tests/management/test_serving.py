@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import trustme
 
-from chp_gevent.channel.segment import Segment
 from chp_gevent.http import acceptor
 from chp_gevent.management import serving
 from chp_gevent.management.counters import management_row, statuses
 from chp_gevent.management.serving import MAX_BODY, ManagementEvents, WholeBodies, server_settings
 from chp_gevent.options import ServerTlsOptions
+from chp_gevent.shared.segment import Segment
 from chp_gevent.tls import server_context
 from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, chunked, get, wait_until

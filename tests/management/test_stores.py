@@ -10,12 +10,12 @@ from typing import Any
 import gevent
 import pytest
 
-from chp_gevent.channel.publisher import Publisher
-from chp_gevent.channel.segment import Segment
 from chp_gevent.management.routes import Routes, StoreWriteError
 from chp_gevent.management.stores import Store, StoreSetupError, open_store
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.routing.route_options import RouteOptions
+from chp_gevent.shared.publisher import Publisher
+from chp_gevent.shared.segment import Segment
 from tests.management.calls import Call
 from tests.management.conftest import Clock
 

@@ -13,9 +13,6 @@ from wsgiref.validate import validator
 import gevent
 import pytest
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.segment import REQUESTS_WEB, STATUS, Segment
-from chp_gevent.channel.subscriber import Subscriber
 from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.options import ProxyOptions
@@ -23,6 +20,9 @@ from chp_gevent.proxy.app import ProxyApplication
 from chp_gevent.proxy.upgrades import TunnelStarter
 from chp_gevent.proxy.upstream import Upstream
 from chp_gevent.routing.table import Route, RouteTable
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.segment import REQUESTS_WEB, STATUS, Segment
+from chp_gevent.shared.subscriber import Subscriber
 from chp_gevent.tls import client_context
 from tests.peers import RawTarget, chunked, response, then_close
 from tests.peers.raw_target import Exchange

@@ -9,9 +9,9 @@ import ssl
 
 import pytest
 
-from chp_gevent.channel.segment import TARGET_ERRORS
 from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure, most_telling
 from chp_gevent.proxy.target_connection import TargetError, TargetTimeout
+from chp_gevent.shared.segment import TARGET_ERRORS
 
 
 def os_error(number: int) -> OSError:

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from chp_gevent.channel.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS, ROW_WORDS
 from chp_gevent.proxy.fairness import FairShare
+from chp_gevent.shared.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS, ROW_WORDS
 
 
 def row_of(connections: int, *, tunnels: int = 0, accepting: bool = True) -> memoryview[int]:

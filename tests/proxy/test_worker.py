@@ -12,10 +12,10 @@ from typing import Any
 import gevent
 import pytest
 
-from chp_gevent.channel.segment import HEADER_WORDS
 from chp_gevent.proxy import worker as module
 from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.runtime.signals import STOP_SIGNALS
+from chp_gevent.shared.segment import HEADER_WORDS
 
 
 class IdleServer:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from chp_gevent.channel import journal as journal_module
-from chp_gevent.channel import messages
-from chp_gevent.channel.journal import Journal, JournalDamaged, JournalReader, JournalWriter
-from chp_gevent.channel.messages import Add, Remove
-from chp_gevent.channel.segment import END, EPOCH, OLDEST_EPOCH, Segment
+from chp_gevent.shared import journal as journal_module
+from chp_gevent.shared import records as messages
+from chp_gevent.shared.journal import Journal, JournalDamaged, JournalReader, JournalWriter
+from chp_gevent.shared.records import Add, Remove
+from chp_gevent.shared.segment import END, EPOCH, OLDEST_EPOCH, Segment
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.publisher import Publisher
-from chp_gevent.channel.segment import EPOCH, GENERATION, Segment
-from chp_gevent.channel.subscriber import Subscriber
 from chp_gevent.routing.table import RouteTable
-from tests.channel.crashing import (
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.publisher import Publisher
+from chp_gevent.shared.segment import EPOCH, GENERATION, Segment
+from chp_gevent.shared.subscriber import Subscriber
+from tests.shared.crashing import (
     Life,
     Model,
     Operation,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.publisher import Publisher
-from chp_gevent.channel.segment import Segment
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.publisher import Publisher
+from chp_gevent.shared.segment import Segment
 
 # ("add", path, target) or ("remove", path)
 Operation = tuple[str, ...]

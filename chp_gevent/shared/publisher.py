@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from chp_gevent.channel import messages
-from chp_gevent.channel.journal import Journal, JournalReader, JournalWriter
-from chp_gevent.channel.segment import FRESH_SLOT, Segment
 from chp_gevent.routing.route_options import RouteOptions
+from chp_gevent.shared import records as messages
+from chp_gevent.shared.journal import Journal, JournalReader, JournalWriter
+from chp_gevent.shared.segment import FRESH_SLOT, Segment
 
 log = logging.getLogger("chp_gevent.channel")
 

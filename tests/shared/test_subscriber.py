@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from chp_gevent.channel import journal as journal_module
-from chp_gevent.channel.journal import Journal, JournalDamaged
-from chp_gevent.channel.publisher import Publisher
-from chp_gevent.channel.segment import END, EPOCH, GENERATION, Segment
-from chp_gevent.channel.subscriber import Subscriber
 from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.routing.table import Route, RouteTable
+from chp_gevent.shared import journal as journal_module
+from chp_gevent.shared.journal import Journal, JournalDamaged
+from chp_gevent.shared.publisher import Publisher
+from chp_gevent.shared.segment import END, EPOCH, GENERATION, Segment
+from chp_gevent.shared.subscriber import Subscriber
 
 PREAD = os.pread
 

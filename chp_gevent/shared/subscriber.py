@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from chp_gevent.channel import messages
-from chp_gevent.channel.journal import Batch, Journal, JournalDamaged, JournalReader
-from chp_gevent.channel.segment import GENERATION, Segment
 from chp_gevent.routing.table import Route, RouteTable
+from chp_gevent.shared import records as messages
+from chp_gevent.shared.journal import Batch, Journal, JournalDamaged, JournalReader
+from chp_gevent.shared.segment import GENERATION, Segment
 
 # How often to look for a change that is announced but not in the journal. One look is
 # enough on x86-64; other processors may show the announcement a few nanoseconds early.

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from chp_gevent.channel.journal import Journal
-from chp_gevent.channel.publisher import Publisher, RouteLimitReached
-from chp_gevent.channel.segment import EPOCH, GENERATION, Segment
 from chp_gevent.routing.route_options import RouteOptions
+from chp_gevent.shared.journal import Journal
+from chp_gevent.shared.publisher import Publisher, RouteLimitReached
+from chp_gevent.shared.segment import EPOCH, GENERATION, Segment
 
 
 class Channel:

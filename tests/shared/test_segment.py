@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from chp_gevent.channel import segment as layout
-from chp_gevent.channel.segment import (
+from chp_gevent.shared import segment as layout
+from chp_gevent.shared.segment import (
     GAUGES,
     GENERATION,
     OPEN_CONNECTIONS,

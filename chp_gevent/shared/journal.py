@@ -47,8 +47,8 @@ import tempfile
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from chp_gevent.channel import messages
-from chp_gevent.channel.segment import (
+from chp_gevent.shared import records as messages
+from chp_gevent.shared.segment import (
     BASE_GENERATION,
     BASE_OFFSET,
     END,

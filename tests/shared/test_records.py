@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chp_gevent.channel import messages
-from chp_gevent.channel.messages import Add, AddWithRawData, Remove
 from chp_gevent.routing.route_options import RouteOptions
+from chp_gevent.shared import records as messages
+from chp_gevent.shared.records import Add, AddWithRawData, Remove
 
 # A machine that is busy with something else must not fail a test.
 
