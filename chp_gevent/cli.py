@@ -147,7 +147,7 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> dict[
     For ``chp_gevent.gunicorn_conf``. Flags that can't be understood end the process with
     status 1 and one line.
     """
-    from chp_gevent.server import gunicorn_settings
+    from chp_gevent.master.gunicorn_app import gunicorn_settings
 
     arguments = (os.environ if environ is None else environ).get("CHP_ARGS", "")
     try:
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse(sys.argv[1:] if argv is None else argv)
         _leave_lost_folder()
         # gunicorn is loaded for neither --help nor a mistake
-        from chp_gevent.server import run
+        from chp_gevent.master.gunicorn_app import run
 
         run(options)
     except OptionError as error:

@@ -200,9 +200,9 @@ def test_secrets_come_from_the_process_environment(monkeypatch: pytest.MonkeyPat
 
 def test_main_runs_the_server_with_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Options] = []
-    server = types.ModuleType("chp_gevent.server")
+    server = types.ModuleType("chp_gevent.master.gunicorn_app")
     monkeypatch.setattr(server, "run", started.append, raising=False)
-    monkeypatch.setitem(sys.modules, "chp_gevent.server", server)
+    monkeypatch.setitem(sys.modules, "chp_gevent.master.gunicorn_app", server)
     monkeypatch.setattr(sys, "argv", ["chp-gevent", "--port", "81"])
     main()
     main(["--port", "82"])
@@ -215,9 +215,9 @@ def test_main_tells_in_one_line_why_the_server_can_not_be_started(
     def run(_: Options) -> None:
         raise OptionError("--port: 80 is in use")
 
-    server = types.ModuleType("chp_gevent.server")
+    server = types.ModuleType("chp_gevent.master.gunicorn_app")
     monkeypatch.setattr(server, "run", run, raising=False)
-    monkeypatch.setitem(sys.modules, "chp_gevent.server", server)
+    monkeypatch.setitem(sys.modules, "chp_gevent.master.gunicorn_app", server)
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == "error: --port: 80 is in use"

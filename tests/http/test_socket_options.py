@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from chp_gevent.http.socket_options import prepare_tunnel
-from chp_gevent.listeners import open_listeners
+from chp_gevent.master.listeners import open_listeners
 from chp_gevent.options import TcpAddress
 from tests.proxy.tunnels import tcp_pair
 

@@ -48,8 +48,8 @@ ProxyWorker.load_wsgi = slow_load
 """
 
 RENEWALS_ARE_OVERDUE_AFTER_A_SECOND = """
-import chp_gevent.renewal
-chp_gevent.renewal.TIMEOUT = 1.0
+import chp_gevent.master.renewal
+chp_gevent.master.renewal.TIMEOUT = 1.0
 """
 
 NO_TEMPORARY_FILES = """
@@ -59,7 +59,7 @@ tempfile.mkstemp = no_file
 """
 
 THE_LOOP_HAS_A_BUG = """
-from chp_gevent.arbiter import ProxyArbiter
+from chp_gevent.master.arbiter import ProxyArbiter
 murder_workers = ProxyArbiter.murder_workers
 def buggy(self):
     if broken(): raise RuntimeError("a bug")

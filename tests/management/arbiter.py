@@ -119,7 +119,7 @@ def _say(**event: Any) -> None:
 
 
 def _run(options: Options, log_path: str) -> None:
-    from chp_gevent.preloading import load_code
+    from chp_gevent.master.preloading import load_code
     from chp_gevent.runtime.logs import LineHandler
     from chp_gevent.shared.journal import Journal
     from chp_gevent.shared.segment import Segment

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chp_gevent.pid_file import PidFile
+from chp_gevent.master.pid_file import PidFile
 
 
 def test_it_holds_the_id_of_this_process_until_it_is_removed(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from chp_gevent.master.renewal import Renewal
+from chp_gevent.master.resources import check_error_path
 from chp_gevent.options import OptionError, Options
-from chp_gevent.renewal import Renewal
-from chp_gevent.resources import check_error_path
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import held_stop_signals
 from chp_gevent.shared.journal import Journal

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chp_gevent.listeners import close_listeners, gunicorn_listener, open_listeners
+from chp_gevent.master.listeners import close_listeners, gunicorn_listener, open_listeners
 from chp_gevent.options import OptionError, TcpAddress, UnixAddress
 
 

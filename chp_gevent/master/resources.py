@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chp_gevent.access_file import check_file
-from chp_gevent.listeners import close_listeners, open_listeners
+from chp_gevent.master.listeners import close_listeners, open_listeners
 from chp_gevent.options import Address, OptionError, Options
 
 

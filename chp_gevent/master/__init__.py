@@ -1,0 +1,1 @@
+"""The master process: gunicorn's arbiter, and what it supervises."""
