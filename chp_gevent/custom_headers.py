@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from chp_gevent.http.section import TOKEN
+from chp_gevent.http.h1.fields import TOKEN
 
 _OWN_NAMES = frozenset(
     # they frame the message or belong to the connection

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
 from chp_gevent.runtime.event_loop_errors import report
 from tests.crash_lines import ALTERNATIVES, CRASH
 from tests.log_lines import is_logged

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from chp_gevent.http.framing import ChunkedDecoder
+from chp_gevent.http.h1.bodies import ChunkedDecoder
+from chp_gevent.http.h1.heads import parse_request_head
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.wire import parse_request_head
 from scripts.fuzzlib import parsers
 from scripts.fuzzlib.corpus import request_corpus
 from scripts.fuzzlib.live import Findings, MutatingClient, MutatingTarget

@@ -11,7 +11,7 @@ from typing import Any
 from gevent import get_hub
 from gevent.monkey import get_original
 
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
 from chp_gevent.http.stream import READ
 from chp_gevent.http.turns import turns
 from chp_gevent.runtime.descriptors import NO_DESCRIPTORS

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.settings import ServerSettings
-from chp_gevent.http.wire import RequestHead
 
 
 def base_environ(settings: ServerSettings) -> dict[str, Any]:

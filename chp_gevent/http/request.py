@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.http.answer import Headers
+from chp_gevent.http.h1.fields import ResponseFields
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.section import ResponseFields
+from chp_gevent.http.response import Headers
 from chp_gevent.http.stream import Stream
-from chp_gevent.http.wire import RequestHead
 
 NEVER: Final = float("inf")
 """The time of what does not happen."""

@@ -22,11 +22,11 @@ from gevent.event import Event
 from greenlet import greenlet
 
 from chp_gevent.http.acceptor import Acceptor
-from chp_gevent.http.access import LoggedConnection
 from chp_gevent.http.access_entry import Access
-from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.environ import base_environ
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
+from chp_gevent.http.h1.connection import ClientConnection
+from chp_gevent.http.h1.logged import LoggedConnection
 from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.http.peer import Peer, is_trusted, peer_address
 from chp_gevent.http.room import Turn, first_to_go

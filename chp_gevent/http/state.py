@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from chp_gevent.http.access_entry import Access
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
 from chp_gevent.http.settings import ServerSettings
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]

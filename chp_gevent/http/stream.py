@@ -25,8 +25,8 @@ from typing import Any
 from gevent import getcurrent
 from gevent.monkey import get_original
 
+from chp_gevent.http.h1.heads import Buffer
 from chp_gevent.http.turns import turns
-from chp_gevent.http.wire import Buffer
 
 READ = 1
 WRITE = 2

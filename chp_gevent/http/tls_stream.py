@@ -13,9 +13,9 @@ import socket
 import ssl
 from typing import Any
 
+from chp_gevent.http.h1.heads import Buffer
 from chp_gevent.http.stream import READ, READ_SIZE, TCP_CLOSE, WRITE, Stream
 from chp_gevent.http.tls_records import stop_at_each_record
-from chp_gevent.http.wire import Buffer
 
 # What OpenSSL gives at once is part of one record (RFC 8446, 5.1): more needn't be allocated.
 _TLS_RECORD = 16384

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.state import WsgiApp
-from chp_gevent.http.wire import RequestHead
 from chp_gevent.shared.segment import STATUS
 
 MAX_BODY = 1024 * 1024

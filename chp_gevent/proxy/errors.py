@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import gevent
 
-from chp_gevent.http.answer import Headers
-from chp_gevent.http.wire import serialise_head
+from chp_gevent.http.h1.heads import serialise_head
+from chp_gevent.http.response import Headers
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.target import joined_path
 from chp_gevent.proxy.target_connection import TargetError, response_body

@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 import gevent
 from gevent import getcurrent
 
-from chp_gevent.http.answer import BufferedBody
 from chp_gevent.http.errors import ClientGone
-from chp_gevent.http.framing import BodyDecoder, chunk, last_chunk
+from chp_gevent.http.h1.bodies import BodyDecoder, chunk, last_chunk
+from chp_gevent.http.h1.heads import Buffer, ResponseHead
 from chp_gevent.http.request import NEVER, ClientRequest
+from chp_gevent.http.response import BufferedBody
 from chp_gevent.http.stream import Stream
-from chp_gevent.http.wire import Buffer, ResponseHead
 from chp_gevent.proxy.headers import response_headers, trailer_headers
 from chp_gevent.proxy.target_connection import (
     TargetConnection,

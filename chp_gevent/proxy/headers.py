@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from chp_gevent.http.answer import Headers
+from chp_gevent.http.h1.fields import Field
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.section import Field
+from chp_gevent.http.response import Headers
 
 HOP_BY_HOP = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te "

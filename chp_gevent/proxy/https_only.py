@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from chp_gevent.http.h1.fields import HOST, Field
 from chp_gevent.http.https_location import HTTPS_PORT, https_location
-from chp_gevent.http.section import HOST, Field
 from chp_gevent.proxy.app import HEALTH_PATH
 from chp_gevent.proxy.wsgi_request import request_of
 from chp_gevent.shared.segment import REQUESTS_WEB, STATUS

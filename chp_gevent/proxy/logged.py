@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from chp_gevent.http.access import LoggedRequest
+from chp_gevent.http.h1.heads import ResponseHead
+from chp_gevent.http.h1.logged import LoggedRequest
 from chp_gevent.http.request import ClientRequest, StartResponse
-from chp_gevent.http.wire import ResponseHead
 from chp_gevent.proxy.app import HEALTH_PATH, ProxyApplication
 from chp_gevent.proxy.exchange import Exchange
 from chp_gevent.routing.table import Route

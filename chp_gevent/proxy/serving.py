@@ -17,11 +17,11 @@ from chp_gevent.access_lines import access_lines
 from chp_gevent.access_log import BATCH_AFTER, AccessLog, OutputSink, Sink
 from chp_gevent.http.access_entry import Access
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
-from chp_gevent.http.wire import RequestHead
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.proxy.fairness import FairShare
 from chp_gevent.proxy.redirect import Redirect

@@ -19,19 +19,19 @@ from gevent.ssl import SSLSocket
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from chp_gevent.http.body import receive_piece
 from chp_gevent.http.errors import IncompleteMessage, WireError
-from chp_gevent.http.framing import BodyDecoder, body_decoder
-from chp_gevent.http.request import ClientRequest
-from chp_gevent.http.stream import COPIED, Stream
-from chp_gevent.http.tls_stream import wrap
-from chp_gevent.http.wire import (
+from chp_gevent.http.h1.bodies import BodyDecoder, body_decoder
+from chp_gevent.http.h1.heads import (
     HEAD_END,
     Buffer,
     PartialHead,
     ResponseHead,
     parse_response_head,
 )
+from chp_gevent.http.h1.request_body import receive_piece
+from chp_gevent.http.request import ClientRequest
+from chp_gevent.http.stream import COPIED, Stream
+from chp_gevent.http.tls_stream import wrap
 from chp_gevent.names.resolver import NameUnanswered
 from chp_gevent.proxy.connecting import Connector, Sock, connect_to_unix
 from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from chp_gevent.http.answer import Headers
 from chp_gevent.http.errors import ClientGone
+from chp_gevent.http.h1.fields import Field, HeaderSection, ResponseFields
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer, peer_address
 from chp_gevent.http.request import NEVER, Bound, ClientRequest, Upgrade
-from chp_gevent.http.section import Field, HeaderSection, ResponseFields
-from chp_gevent.http.wire import RequestHead
+from chp_gevent.http.response import Headers
 
 
 class WSGIBody:

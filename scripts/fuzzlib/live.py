@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chp_gevent.http.errors import IncompleteMessage, WireError
-from chp_gevent.http.framing import body_decoder
+from chp_gevent.http.h1.bodies import body_decoder
+from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.wire import HEAD_END, RequestHead, parse_request_head
 from scripts.fuzzlib.corpus import named, request_corpus, response_corpus
 from scripts.fuzzlib.mutation import Mutator
 from tests.crash_lines import CRASH

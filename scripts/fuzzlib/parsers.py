@@ -33,8 +33,8 @@ else:
 with _instrumented:
     from chp_gevent.http import proxy_protocol
     from chp_gevent.http.errors import IncompleteMessage, WireError
-    from chp_gevent.http.framing import BodyDecoder, ChunkedDecoder, LengthDecoder
-    from chp_gevent.http.wire import parse_request_head
+    from chp_gevent.http.h1.bodies import BodyDecoder, ChunkedDecoder, LengthDecoder
+    from chp_gevent.http.h1.heads import parse_request_head
     from chp_gevent.routing.paths import request_path
     from chp_gevent.routing.route_options import route_options
     from chp_gevent.routing.target_url import check_target_url

@@ -7,10 +7,10 @@ import re
 import httptools
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.framing import body_decoder
+from chp_gevent.http.h1.bodies import body_decoder
+from chp_gevent.http.h1.fields import Field
+from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head, parse_response_head
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import Field
-from chp_gevent.http.wire import HEAD_END, RequestHead, parse_request_head, parse_response_head
 
 LIMITS = LimitOptions()
 Parser = httptools.HttpRequestParser | httptools.HttpResponseParser

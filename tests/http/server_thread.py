@@ -12,7 +12,7 @@ import gevent
 from gevent.event import Event
 
 from chp_gevent.http.access_entry import Access
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 

@@ -16,7 +16,7 @@ import gevent
 import pytest
 
 from chp_gevent.http.errors import ClientGone
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
 from chp_gevent.http.settings import ServerSettings
 from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, get, wait_until

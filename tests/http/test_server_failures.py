@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.http.connection import ClientConnection
+from chp_gevent.http.h1.connection import ClientConnection
 from chp_gevent.http.stream import Stream
 from tests.http.test_server import plain_server
 from tests.peers import RawClient, get, wait_until

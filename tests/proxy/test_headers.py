@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chp_gevent.http.answer import Headers
+from chp_gevent.http.h1.fields import Field
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.section import Field
+from chp_gevent.http.response import Headers
 from chp_gevent.proxy import headers
-from tests.http import wire_strategies as wire
+from tests.http.h1 import strategies as wire
 
 NOBODY: frozenset[str] = frozenset()
 CLIENT = Peer("192.0.2.1", secure=False, trusted=True)

@@ -7,16 +7,16 @@ from http.client import responses as REASONS
 from typing import Any, Protocol
 
 from chp_gevent.http.access_entry import AccessEntry
-from chp_gevent.http.answer import UNTIL_END, BufferedBody, Headers, response_framing
-from chp_gevent.http.body import NO_BODY, NoBody, RequestBody
 from chp_gevent.http.errors import ClientGone, ResponseCut, WireError
-from chp_gevent.http.framing import chunk, last_chunk
+from chp_gevent.http.h1.bodies import chunk, last_chunk
+from chp_gevent.http.h1.fields import ResponseFields
+from chp_gevent.http.h1.heads import Buffer, RequestHead, serialise_head
+from chp_gevent.http.h1.request_body import NO_BODY, NoBody, RequestBody
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import NEVER, Bound, Upgrade
-from chp_gevent.http.section import ResponseFields
+from chp_gevent.http.response import UNTIL_END, BufferedBody, Headers, response_framing
 from chp_gevent.http.state import ServerState
 from chp_gevent.http.stream import COPIED, Stream
-from chp_gevent.http.wire import Buffer, RequestHead, serialise_head
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

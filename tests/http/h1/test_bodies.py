@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chp_gevent.http.errors import IncompleteMessage, WireError
-from chp_gevent.http.framing import (
+from chp_gevent.http.h1.bodies import (
     BodyDecoder,
     ChunkedDecoder,
     EofDecoder,
@@ -14,8 +14,8 @@ from chp_gevent.http.framing import (
     chunk,
     last_chunk,
 )
+from chp_gevent.http.h1.heads import parse_request_head, parse_response_head
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.wire import parse_request_head, parse_response_head
 
 
 def feed_all(decoder: BodyDecoder, *pieces: bytes) -> bytes:

@@ -8,8 +8,8 @@ import ssl
 from gevent import GreenletExit
 
 from chp_gevent.http.errors import WireError
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer
-from chp_gevent.http.wire import RequestHead
 from chp_gevent.runtime.tls_errors import describe_failure
 
 

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import Field
-from chp_gevent.http.wire import (
+from chp_gevent.http.h1.fields import Field
+from chp_gevent.http.h1.heads import (
     HEAD_END,
     PartialHead,
     RequestHead,
@@ -22,7 +21,8 @@ from chp_gevent.http.wire import (
     serialise_head,
     take_request_head,
 )
-from tests.http import wire_strategies as wire
+from chp_gevent.http.limits import LimitOptions
+from tests.http.h1 import strategies as wire
 
 LIMITS = LimitOptions()
 SMALL = LimitOptions(max_request_line=30, max_header_size=80, max_headers=3)

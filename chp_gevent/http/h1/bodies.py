@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from chp_gevent.http.errors import IncompleteMessage, WireError
-from chp_gevent.http.section import TOKEN_PATTERN, Field, parse_trailers
-from chp_gevent.http.wire import HEAD_END, Buffer, RequestHead, ResponseHead, serialise_head
+from chp_gevent.http.h1.fields import TOKEN_PATTERN, Field, parse_trailers
+from chp_gevent.http.h1.heads import HEAD_END, Buffer, RequestHead, ResponseHead, serialise_head
 
 # RFC 9112, 7.1 and 7.1.1, without the white space that a recipient may let pass.
 _CHUNK_SIZE = re.compile(

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from chp_gevent.http import section as module
 from chp_gevent.http.environ import _header_variables
-from chp_gevent.http.peer import Peer
-from chp_gevent.http.section import (
+from chp_gevent.http.h1 import fields as module
+from chp_gevent.http.h1.fields import (
     REQUEST_SECTIONS,
     RESPONSE_SECTIONS,
     HeaderSection,
@@ -19,7 +18,8 @@ from chp_gevent.http.section import (
     parse_section,
     serialise_fields,
 )
-from chp_gevent.http.wire import RequestHead
+from chp_gevent.http.h1.heads import RequestHead
+from chp_gevent.http.peer import Peer
 from chp_gevent.proxy.headers import forwarded_headers, request_headers, response_headers
 
 FORMS = 8

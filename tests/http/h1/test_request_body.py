@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chp_gevent.http.body import NO_BODY, NoBody, RequestBody
 from chp_gevent.http.errors import ClientGone, WireError
-from chp_gevent.http.framing import chunk, last_chunk
+from chp_gevent.http.h1.bodies import chunk, last_chunk
+from chp_gevent.http.h1.heads import RequestHead, parse_request_head
+from chp_gevent.http.h1.request_body import NO_BODY, NoBody, RequestBody
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.wire import RequestHead, parse_request_head
-from tests.http import wire_strategies as wire
+from tests.http.h1 import strategies as wire
 
 NEXT = b"GET /next HTTP/1.1\r\n"
 

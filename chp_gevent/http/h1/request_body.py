@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from chp_gevent.http.errors import ClientGone
-from chp_gevent.http.framing import BodyDecoder, body_decoder
+from chp_gevent.http.h1.bodies import BodyDecoder, body_decoder
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.stream import Stream
-from chp_gevent.http.wire import RequestHead
 
 
 def receive_piece(stream: Stream, decoder: BodyDecoder) -> Any:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.framing import (
+from chp_gevent.http.h1.bodies import (
     BodyDecoder,
     ChunkedDecoder,
     LengthDecoder,
@@ -15,15 +15,15 @@ from chp_gevent.http.framing import (
     chunk,
     last_chunk,
 )
-from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.wire import (
+from chp_gevent.http.h1.heads import (
     HEAD_END,
     PartialHead,
     parse_request_head,
     parse_response_head,
     serialise_head,
 )
-from tests.http import wire_strategies as wire
+from chp_gevent.http.limits import LimitOptions
+from tests.http.h1 import strategies as wire
 
 LIMITS = LimitOptions()
 Pairs = list[tuple[str, str]]

@@ -9,12 +9,12 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from chp_gevent.http.access_entry import CLIENT_LEFT, AccessEntry, RequestFacts
-from chp_gevent.http.answer import BufferedBody, Headers
-from chp_gevent.http.connection import ClientConnection
 from chp_gevent.http.errors import WireError
+from chp_gevent.http.h1.connection import ClientConnection
+from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.h1.request import Carrier, HTTP1Request
+from chp_gevent.http.response import BufferedBody, Headers
 from chp_gevent.http.state import ServerState
-from chp_gevent.http.wire import RequestHead
 
 
 class LoggedRequest(HTTP1Request):

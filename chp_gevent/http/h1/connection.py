@@ -14,18 +14,18 @@ from typing import Any
 
 from gevent import getcurrent
 
-from chp_gevent.http.answer import error_response
 from chp_gevent.http.environ import request_environ
 from chp_gevent.http.errors import ClientGone, WireError
+from chp_gevent.http.h1.heads import PartialHead, RequestHead, take_request_head
 from chp_gevent.http.h1.request import HTTP1Request
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.proxied_client import meet_client
 from chp_gevent.http.request import NEVER, Bound
+from chp_gevent.http.response import error_response
 from chp_gevent.http.room import Turn, turn
 from chp_gevent.http.state import ServerState
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import TLSStream
-from chp_gevent.http.wire import PartialHead, RequestHead, take_request_head
 
 # How long, and for how many bytes, a client is listened to that is still sending after
 # its connection is to be closed: closing at once would reset it and destroy our answer.

@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterable, Iterator
 from http.client import responses as REASONS
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.section import ResponseFields, serialise_fields
-from chp_gevent.http.wire import Buffer, RequestHead
+from chp_gevent.http.h1.fields import ResponseFields, serialise_fields
+from chp_gevent.http.h1.heads import Buffer, RequestHead
 
 Headers = list[tuple[str, str]]
 

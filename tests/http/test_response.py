@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from chp_gevent.http.answer import UNTIL_END, response_framing
+from chp_gevent.http.h1.fields import ResponseFields
+from chp_gevent.http.h1.heads import parse_request_head
 from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import ResponseFields
-from chp_gevent.http.wire import parse_request_head
+from chp_gevent.http.response import UNTIL_END, response_framing
 
 PLAIN = b"\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"

@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterable
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.limits import LimitOptions
-from chp_gevent.http.section import (
+from chp_gevent.http.h1.fields import (
     HOST,
     REQUEST_SECTIONS,
     RESPONSE_SECTIONS,
@@ -25,6 +24,7 @@ from chp_gevent.http.section import (
     parse_section,
     serialise_fields,
 )
+from chp_gevent.http.limits import LimitOptions
 
 # What is sent, and what bodies come in.
 Buffer = bytes | memoryview

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chp_gevent.http.access_entry import AccessEntry, RequestFacts
-from chp_gevent.http.answer import BufferedBody
 from chp_gevent.http.errors import ResponseCut
-from chp_gevent.http.hooks import ServerEvents
+from chp_gevent.http.events import ServerEvents
+from chp_gevent.http.response import BufferedBody
 from chp_gevent.http.settings import ServerSettings
 from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, wait_until
