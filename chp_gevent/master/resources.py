@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from chp_gevent.access_file import check_file
 from chp_gevent.master.listeners import close_listeners, open_listeners
 from chp_gevent.options import Address, OptionError, Options
+from chp_gevent.proxy.access_log.files import check_file
 
 
 class ListeningSockets(NamedTuple):

@@ -21,7 +21,7 @@ from chp_gevent.http.request import ClientRequest, StartResponse
 from chp_gevent.http.response import BufferedBody, Headers
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
-from chp_gevent.proxy.errors import ErrorPages
+from chp_gevent.proxy.error_pages import ErrorPages
 from chp_gevent.proxy.exchange import Exchange, whole_body
 from chp_gevent.proxy.forwarding import forwardings
 from chp_gevent.proxy.request_heads import RequestHeads

@@ -144,15 +144,15 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
         from chp_gevent.proxy.https_only import HttpsOnly
-        from chp_gevent.proxy.logged import LoggedProxyApplication
-        from chp_gevent.proxy.serving import (
+        from chp_gevent.proxy.logged_app import LoggedProxyApplication
+        from chp_gevent.proxy.upgrades import TunnelStarter
+        from chp_gevent.proxy.upstream import Upstream
+        from chp_gevent.proxy.worker_server import (
             WorkerEvents,
             access_log,
             redirect_server,
             server_settings,
         )
-        from chp_gevent.proxy.upgrades import TunnelStarter
-        from chp_gevent.proxy.upstream import Upstream
         from chp_gevent.routing.table import Route, RouteTable
         from chp_gevent.runtime.event_loop_errors import look_after
         from chp_gevent.shared.subscriber import Subscriber

@@ -18,7 +18,7 @@ from tests.integration.option_servers import connects, start_server
 from tests.integration.server import Proxy, free_ports, run_to_exit
 from tests.peers import RawClient, RawTarget, fetch, get, response, wait_until
 from tests.peers.upgrades import echo, receive, switched, switched_client
-from tests.test_access_lines import COMBINED
+from tests.proxy.access_log.test_lines import COMBINED
 
 pytestmark = pytest.mark.ours
 

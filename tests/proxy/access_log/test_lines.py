@@ -8,9 +8,9 @@ import shlex
 
 import pytest
 
-from chp_gevent.access_lines import CombinedLines, JsonLines, access_lines
 from chp_gevent.http.access_entry import AccessEntry, RequestFacts
 from chp_gevent.http.peer import Peer
+from chp_gevent.proxy.access_log.lines import CombinedLines, JsonLines, access_lines
 
 # 2026-01-31T12:00:00.25Z
 WHEN = 1_769_860_800.25

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from chp_gevent.access_lines import AccessLines
 from chp_gevent.http.access_entry import AccessEntry
+from chp_gevent.proxy.access_log.lines import AccessLines
 from chp_gevent.runtime.log_output import Output, whole_pieces
 
 log = logging.getLogger("chp_gevent.proxy")

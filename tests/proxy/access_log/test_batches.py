@@ -13,12 +13,12 @@ from typing import Any
 import gevent
 import pytest
 
-from chp_gevent import access_file
-from chp_gevent import access_log as module
-from chp_gevent.access_file import FileSink, check_file
-from chp_gevent.access_log import BATCH, AccessLog, OutputSink
 from chp_gevent.http.access_entry import AccessEntry
 from chp_gevent.http.peer import Peer
+from chp_gevent.proxy.access_log import batches as module
+from chp_gevent.proxy.access_log import files as access_file
+from chp_gevent.proxy.access_log.batches import BATCH, AccessLog, OutputSink
+from chp_gevent.proxy.access_log.files import FileSink, check_file
 from chp_gevent.runtime.log_output import Output
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from chp_gevent.proxy.fairness import FairShare
+from chp_gevent.proxy.accept_balancing import FairShare
 from chp_gevent.shared.segment import ACCEPTING, OPEN_CONNECTIONS, OPEN_TUNNELS, ROW_WORDS
 
 

@@ -12,9 +12,6 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-from chp_gevent.access_file import FileSink
-from chp_gevent.access_lines import access_lines
-from chp_gevent.access_log import BATCH_AFTER, AccessLog, OutputSink, Sink
 from chp_gevent.http.access_entry import Access
 from chp_gevent.http.errors import WireError
 from chp_gevent.http.events import ServerEvents
@@ -23,7 +20,10 @@ from chp_gevent.http.peer import Peer
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.options import Options, TcpAddress
-from chp_gevent.proxy.fairness import FairShare
+from chp_gevent.proxy.accept_balancing import FairShare
+from chp_gevent.proxy.access_log.batches import BATCH_AFTER, AccessLog, OutputSink, Sink
+from chp_gevent.proxy.access_log.files import FileSink
+from chp_gevent.proxy.access_log.lines import access_lines
 from chp_gevent.proxy.redirect import Redirect
 from chp_gevent.runtime.log_output import standard_output
 from chp_gevent.runtime.systemd import is_journal

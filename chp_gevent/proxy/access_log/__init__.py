@@ -1,0 +1,1 @@
+"""The access log: lines, batches of them, and where they go."""
