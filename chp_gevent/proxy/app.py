@@ -22,12 +22,12 @@ from chp_gevent.http.response import BufferedBody, Headers
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.error_pages import ErrorPages
-from chp_gevent.proxy.exchange import Exchange, whole_body
 from chp_gevent.proxy.forwarding import forwardings
-from chp_gevent.proxy.pools import Upstream
 from chp_gevent.proxy.request_heads import RequestHeads
-from chp_gevent.proxy.target_connection import TargetError
 from chp_gevent.proxy.upgrades import TargetUpgrade, TunnelStarter
+from chp_gevent.proxy.upstream.connection import TargetError
+from chp_gevent.proxy.upstream.exchange import Exchange, whole_body
+from chp_gevent.proxy.upstream.pools import Upstream
 from chp_gevent.proxy.wsgi_request import request_of
 from chp_gevent.routing.paths import host_segment, request_path
 from chp_gevent.routing.table import Route, RouteTable

@@ -10,7 +10,7 @@ from chp_gevent.http.h1.heads import ResponseHead
 from chp_gevent.http.h1.logged import LoggedRequest
 from chp_gevent.http.request import ClientRequest, StartResponse
 from chp_gevent.proxy.app import HEALTH_PATH, ProxyApplication
-from chp_gevent.proxy.exchange import Exchange
+from chp_gevent.proxy.upstream.exchange import Exchange
 from chp_gevent.routing.table import Route
 
 

@@ -9,7 +9,7 @@ from chp_gevent.http.request import ClientRequest
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.forwarding import Forwarding
-from chp_gevent.proxy.target import Target, joined_path, origin_form, without_prefix
+from chp_gevent.proxy.upstream.target import Target, joined_path, origin_form, without_prefix
 from chp_gevent.routing.table import Route
 
 # Bytes of the outgoing form of a header section. That of a route with long headers is not kept.

@@ -16,15 +16,15 @@ import pytest
 
 from chp_gevent.names.addresses import Address
 from chp_gevent.names.resolver import Resolver
-from chp_gevent.proxy import connecting
-from chp_gevent.proxy.connecting import (
+from chp_gevent.proxy.upstream import connecting
+from chp_gevent.proxy.upstream.connecting import (
     ATTEMPT_DELAY,
     LONGEST_PAUSE,
     Connector,
     Race,
     connect_to_unix,
 )
-from chp_gevent.proxy.failures import Stage
+from chp_gevent.proxy.upstream.failures import Stage
 from tests.peers.dead_address import swallowing
 
 LATER = 5.0

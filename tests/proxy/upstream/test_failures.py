@@ -9,8 +9,8 @@ import ssl
 
 import pytest
 
-from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure, most_telling
-from chp_gevent.proxy.target_connection import TargetError, TargetTimeout
+from chp_gevent.proxy.upstream.connection import TargetError, TargetTimeout
+from chp_gevent.proxy.upstream.failures import FailureKind, Stage, expiry, failure, most_telling
 from chp_gevent.shared.segment import TARGET_ERRORS
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chp_gevent.proxy.target import joined_path, origin_form, parse_target, without_prefix
+from chp_gevent.proxy.upstream.target import joined_path, origin_form, parse_target, without_prefix
 from chp_gevent.routing.paths import is_utf8, request_path
 
 

@@ -15,7 +15,7 @@ from chp_gevent.http.request import NEVER, ClientRequest
 from chp_gevent.http.response import BufferedBody
 from chp_gevent.http.stream import Stream
 from chp_gevent.proxy.headers import response_headers, trailer_headers
-from chp_gevent.proxy.target_connection import (
+from chp_gevent.proxy.upstream.connection import (
     TargetConnection,
     TargetConnections,
     TargetError,

@@ -33,8 +33,8 @@ from chp_gevent.http.request import ClientRequest
 from chp_gevent.http.stream import COPIED, Stream
 from chp_gevent.http.tls_stream import wrap
 from chp_gevent.names.resolver import NameUnanswered
-from chp_gevent.proxy.connecting import Connector, Sock, connect_to_unix
-from chp_gevent.proxy.failures import FailureKind, Stage, expiry, failure
+from chp_gevent.proxy.upstream.connecting import Connector, Sock, connect_to_unix
+from chp_gevent.proxy.upstream.failures import FailureKind, Stage, expiry, failure
 from chp_gevent.runtime.descriptors import NO_DESCRIPTORS
 from chp_gevent.runtime.tls_errors import describe_failure
 

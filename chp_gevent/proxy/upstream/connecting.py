@@ -22,7 +22,7 @@ from gevent import getcurrent
 from chp_gevent.http.stream import WRITE
 from chp_gevent.names.addresses import Address, WorkingAddresses, literal_address
 from chp_gevent.names.resolver import Resolver
-from chp_gevent.proxy.failures import Stage, most_telling
+from chp_gevent.proxy.upstream.failures import Stage, most_telling
 
 # Seconds between two attempts to connect to addresses of one name (RFC 8305, 5).
 ATTEMPT_DELAY = 0.25

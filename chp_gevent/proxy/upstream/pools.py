@@ -15,9 +15,8 @@ from typing import Any
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 
 from chp_gevent.http.request import ClientRequest
-from chp_gevent.proxy.connecting import Connector
-from chp_gevent.proxy.target import Target, parse_target
-from chp_gevent.proxy.target_connection import (
+from chp_gevent.proxy.upstream.connecting import Connector
+from chp_gevent.proxy.upstream.connection import (
     TargetConnection,
     TargetConnections,
     TargetError,
@@ -25,6 +24,7 @@ from chp_gevent.proxy.target_connection import (
     UnixTargetConnection,
     closing_when_broken_off,
 )
+from chp_gevent.proxy.upstream.target import Target, parse_target
 
 # Idle connections kept per target and worker, and for how many seconds. Node keeps 256, but with
 # 1,000 requests at once those that connect anew cost three times as much as those that don't.

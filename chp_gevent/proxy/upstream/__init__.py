@@ -1,0 +1,1 @@
+"""The side towards targets: pools of connections, connections, exchanges on them."""
