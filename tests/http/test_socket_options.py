@@ -9,7 +9,7 @@ import pytest
 from chp_gevent.http.socket_options import prepare_tunnel
 from chp_gevent.master.listeners import open_listeners
 from chp_gevent.options import TcpAddress
-from tests.proxy.tunnels import tcp_pair
+from tests.kit.tunnel_pairs import tcp_pair
 
 LONGEST = 200
 """Seconds within which a peer that does not answer must be noticed."""

@@ -9,7 +9,7 @@ import pytest
 from gevent import get_hub
 
 from chp_gevent.http.stream import Buffer, Stream
-from tests.proxy.tunnels import in_background, tcp_pair
+from tests.kit.tunnel_pairs import in_background, tcp_pair
 
 HEAD = b"head " * 10
 LARGE = bytes(range(256)) * 4000  # a megabyte

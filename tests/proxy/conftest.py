@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.proxy.tunnels import Contexts, Joiner, trusting_contexts
+from tests.kit.tunnel_pairs import Contexts, Joiner, trusting_contexts
 
 
 @pytest.fixture(scope="session")

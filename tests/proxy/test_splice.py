@@ -17,10 +17,7 @@ from gevent import get_hub
 from chp_gevent.proxy import tunnel
 from chp_gevent.proxy.splice import Splicer, splicer
 from chp_gevent.runtime.event_loop_errors import look_after
-from tests.peers.duplex import DuplexPeer
-from tests.peers.loopback import reset_on_close
-from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE
-from tests.proxy.tunnels import (
+from tests.kit.tunnel_pairs import (
     at_once,
     ends_with_reset,
     fill,
@@ -30,6 +27,9 @@ from tests.proxy.tunnels import (
     run_until,
     tcp_pair,
 )
+from tests.peers.duplex import DuplexPeer
+from tests.peers.loopback import reset_on_close
+from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE
 
 Pair = tuple[socket.socket, socket.socket]
 

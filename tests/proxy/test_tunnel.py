@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from chp_gevent.http.stream import READ, WRITE, Stream
-from tests.proxy.tunnels import (
+from tests.kit.tunnel_pairs import (
     at_once,
     in_background,
     in_thread,

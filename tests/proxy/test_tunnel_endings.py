@@ -15,9 +15,7 @@ from gevent import Greenlet, get_hub
 
 from chp_gevent.http.stream import Stream
 from chp_gevent.proxy.tunnel import Tunnel
-from tests.peers.loopback import reset_on_close
-from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE, PLAIN_AND_TLS, resident_kilobytes
-from tests.proxy.tunnels import (
+from tests.kit.tunnel_pairs import (
     SOON,
     Joiner,
     at_once,
@@ -30,6 +28,8 @@ from tests.proxy.tunnels import (
     takes_no_more,
     tcp_pair,
 )
+from tests.peers.loopback import reset_on_close
+from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE, PLAIN_AND_TLS, resident_kilobytes
 
 # -- half-close
 
