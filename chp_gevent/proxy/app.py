@@ -24,7 +24,7 @@ from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.error_pages import ErrorPages
 from chp_gevent.proxy.forwarding import forwardings
 from chp_gevent.proxy.request_heads import RequestHeads
-from chp_gevent.proxy.upgrades import TargetUpgrade, TunnelStarter
+from chp_gevent.proxy.tunnels.upgrades import TargetUpgrade, TunnelStarter
 from chp_gevent.proxy.upstream.connection import TargetError
 from chp_gevent.proxy.upstream.exchange import Exchange, whole_body
 from chp_gevent.proxy.upstream.pools import Upstream

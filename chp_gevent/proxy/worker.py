@@ -145,7 +145,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.proxy.app import ProxyApplication
         from chp_gevent.proxy.https_only import HttpsOnly
         from chp_gevent.proxy.logged_app import LoggedProxyApplication
-        from chp_gevent.proxy.upgrades import TunnelStarter
+        from chp_gevent.proxy.tunnels.upgrades import TunnelStarter
         from chp_gevent.proxy.upstream.pools import Upstream
         from chp_gevent.proxy.worker_server import (
             WorkerEvents,

@@ -17,7 +17,7 @@ from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.app import ProxyApplication
-from chp_gevent.proxy.upgrades import TunnelStarter
+from chp_gevent.proxy.tunnels.upgrades import TunnelStarter
 from chp_gevent.proxy.upstream.pools import Upstream
 from chp_gevent.routing.table import Route, RouteTable
 from chp_gevent.shared.journal import Journal

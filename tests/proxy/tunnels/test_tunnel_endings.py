@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from gevent import Greenlet, get_hub
 
 from chp_gevent.http.stream import Stream
-from chp_gevent.proxy.tunnel import Tunnel
+from chp_gevent.proxy.tunnels.tunnel import Tunnel
 from tests.kit.tunnel_pairs import (
     SOON,
     Joiner,
@@ -29,7 +29,7 @@ from tests.kit.tunnel_pairs import (
     tcp_pair,
 )
 from tests.peers.loopback import reset_on_close
-from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE, PLAIN_AND_TLS, resident_kilobytes
+from tests.proxy.tunnels.test_tunnel import BOTH_WAYS, MEGABYTE, PLAIN_AND_TLS, resident_kilobytes
 
 # -- half-close
 

@@ -273,7 +273,7 @@ IDLE_TUNNELS = """
 import _socket, resource, socket
 from gevent import get_hub, sleep
 from chp_gevent.http.stream import Stream
-from chp_gevent.proxy.tunnel import Tunnel
+from chp_gevent.proxy.tunnels.tunnel import Tunnel
 
 def transferred(tunnel, size, from_client):
     pass

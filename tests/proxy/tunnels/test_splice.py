@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from gevent import get_hub
 
-from chp_gevent.proxy import tunnel
-from chp_gevent.proxy.splice import Splicer, splicer
+from chp_gevent.proxy.tunnels import tunnel
+from chp_gevent.proxy.tunnels.splice import Splicer, splicer
 from chp_gevent.runtime.event_loop_errors import look_after
 from tests.kit.tunnel_pairs import (
     at_once,
@@ -29,7 +29,7 @@ from tests.kit.tunnel_pairs import (
 )
 from tests.peers.duplex import DuplexPeer
 from tests.peers.loopback import reset_on_close
-from tests.proxy.test_tunnel import BOTH_WAYS, MEGABYTE
+from tests.proxy.tunnels.test_tunnel import BOTH_WAYS, MEGABYTE
 
 Pair = tuple[socket.socket, socket.socket]
 

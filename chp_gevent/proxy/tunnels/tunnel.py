@@ -15,8 +15,8 @@ from gevent import get_hub
 
 from chp_gevent.http.socket_options import prepare_tunnel
 from chp_gevent.http.stream import READ, WRITE, Stream
-from chp_gevent.proxy.resets import hangup_watch
-from chp_gevent.proxy.splice import splicer
+from chp_gevent.proxy.tunnels.hangup_watch import hangup_watch
+from chp_gevent.proxy.tunnels.splice import splicer
 
 # What every tunnel of the process receives into, since whatever can't be sent at once is
 # copied. Nothing is allocated for a message, and one of 64 KiB comes with its frame header in

@@ -8,9 +8,9 @@ import time
 from chp_gevent.http.access_entry import Access, AccessEntry
 from chp_gevent.http.open_tunnels import OpenTunnels
 from chp_gevent.http.stream import Stream
-from chp_gevent.proxy.resets import hangup_watch
-from chp_gevent.proxy.splice import splicer
-from chp_gevent.proxy.tunnel import Tunnel
+from chp_gevent.proxy.tunnels.hangup_watch import hangup_watch
+from chp_gevent.proxy.tunnels.splice import splicer
+from chp_gevent.proxy.tunnels.tunnel import Tunnel
 from chp_gevent.routing.table import Route
 from chp_gevent.shared.segment import BYTES_FROM_CLIENTS, BYTES_TO_CLIENTS, OPEN_TUNNELS, Segment
 

@@ -1,0 +1,1 @@
+"""Upgraded connections: bytes between a client and a target."""
