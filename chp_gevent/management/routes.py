@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from gevent.lock import Semaphore
 
-from chp_gevent.management.stores import RouteData, Store
 from chp_gevent.management.timestamps import IsoFormatter, parse_iso8601
 from chp_gevent.routing.paths import host_route_path, is_utf8, route_path
 from chp_gevent.routing.route_options import RouteOptions, route_options
 from chp_gevent.routing.target_url import check_target_url
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached, StoredRoute
+from chp_gevent.stores import RouteData, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -99,7 +99,7 @@ class ManagementSupervisor:
                 signal.signal(number, signal.SIG_IGN)
             die_with_parent(self._arbiter_pid)
             self._in_child()
-            from chp_gevent.management.process import ManagementContext, run
+            from chp_gevent.management.main import ManagementContext, run
 
             run(
                 ManagementContext(

@@ -51,7 +51,7 @@ def test_routes_outlive_the_server(env: dict[str, str]) -> None:
         ("broken_store.Store", "can't be imported: OSError: no disk"),
         ("no_such_package.Store", "can't be imported: ModuleNotFoundError"),
         ("sqlite_store.NoSuchClass", "can't be imported: AttributeError"),
-        ("pathlib.Path", "is not a subclass of chp_gevent.management.stores.Store"),
+        ("pathlib.Path", "is not a subclass of chp_gevent.stores.Store"),
     ],
 )
 def test_a_class_that_can_not_be_used_ends_the_start(

@@ -25,8 +25,8 @@ from chp_gevent.options import (
     TcpAddress,
 )
 from tests.management.arbiter import ArbiterProcess, is_running
-from tests.management.waiting_store import PORT_VARIABLE
 from tests.peers import RawClient, Response, fetch, get, wait_until
+from tests.stores.waiting_store import PORT_VARIABLE
 
 OPTIONS = Options(
     listen=TcpAddress("", 8443),
@@ -236,7 +236,7 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreKeeper]:
 
 
 SLOW = replace(
-    OPTIONS, default_target=None, storage_backend="tests.management.waiting_store.WaitingStore"
+    OPTIONS, default_target=None, storage_backend="tests.stores.waiting_store.WaitingStore"
 )
 
 
@@ -360,7 +360,7 @@ def test_stored_routes_are_there_from_the_start(start: Start, keeper: StoreKeepe
     [
         ("no.such.Backend", "--storage-backend: 'no.such.Backend' can't be imported"),
         (
-            "tests.management.waiting_store.UnreadableStore",
+            "tests.stores.waiting_store.UnreadableStore",
             "The storage backend failed: ConnectionRefusedError: nobody there",
         ),
     ],

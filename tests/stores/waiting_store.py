@@ -7,8 +7,8 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-from chp_gevent.management.stores import Store
 from chp_gevent.options import Options
+from chp_gevent.stores import Store
 
 PORT_VARIABLE = "CHP_TEST_STORE_PORT"
 

@@ -64,7 +64,7 @@ def run(context: ManagementContext) -> NoReturn:
         import gevent
 
         gevent.reinit()
-        from chp_gevent.management.service import ManagementService
+        from chp_gevent.management.app import ManagementService
 
         status = ManagementService(context).run()
     except BaseException as error:

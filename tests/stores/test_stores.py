@@ -11,11 +11,11 @@ import gevent
 import pytest
 
 from chp_gevent.management.routes import Routes, StoreWriteError
-from chp_gevent.management.stores import Store, StoreSetupError, open_store
 from chp_gevent.options import Options, TcpAddress
 from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.shared.publisher import Publisher
 from chp_gevent.shared.segment import Segment
+from chp_gevent.stores import Store, StoreSetupError, open_store
 from tests.management.calls import Call
 from tests.management.conftest import Clock
 
@@ -109,8 +109,8 @@ def test_a_backend_is_found_by_its_dotted_path() -> None:
         ("no.such.module.Class", "can't be imported: ModuleNotFoundError: No module named 'no'"),
         (f"{__name__}.Missing", "can't be imported: AttributeError: "),
         ("Class", "can't be imported: ValueError: Empty module name"),
-        (f"{__name__}.TARGET", "is not a subclass of chp_gevent.management.stores.Store"),
-        ("builtins.dict", "is not a subclass of chp_gevent.management.stores.Store"),
+        (f"{__name__}.TARGET", "is not a subclass of chp_gevent.stores.Store"),
+        ("builtins.dict", "is not a subclass of chp_gevent.stores.Store"),
         (f"{__name__}.FailingStore", ": ConnectionRefusedError: nobody there"),
     ],
 )

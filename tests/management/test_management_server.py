@@ -16,9 +16,14 @@ import pytest
 import trustme
 
 from chp_gevent.http import acceptor
-from chp_gevent.management import serving
+from chp_gevent.management import management_server as serving
 from chp_gevent.management.counters import management_row, statuses
-from chp_gevent.management.serving import MAX_BODY, ManagementEvents, WholeBodies, server_settings
+from chp_gevent.management.management_server import (
+    MAX_BODY,
+    ManagementEvents,
+    WholeBodies,
+    server_settings,
+)
 from chp_gevent.options import ServerTlsOptions
 from chp_gevent.shared.segment import Segment
 from chp_gevent.tls import server_context

@@ -20,16 +20,16 @@ from chp_gevent.http.server import HTTPServer
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.foreign_pages import own_names
+from chp_gevent.management.main import ManagementContext, leave
+from chp_gevent.management.management_server import ManagementEvents, WholeBodies, server_settings
 from chp_gevent.management.metrics import Metrics, MetricsApp
-from chp_gevent.management.process import ManagementContext, leave
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError
-from chp_gevent.management.serving import ManagementEvents, WholeBodies, server_settings
 from chp_gevent.management.statsd import StatsdReporter
-from chp_gevent.management.stores import Store, StoreSetupError, open_store
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.event_loop_errors import look_after
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached
 from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
+from chp_gevent.stores import Store, StoreSetupError, open_store
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish after SIGTERM."""
