@@ -8,8 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chp_gevent import __version__, command_line, option_parsing
-from chp_gevent.options import OptionError, Options
+from chp_gevent import __version__
+from chp_gevent.config import argv as command_line
+from chp_gevent.config import validate as option_parsing
+from chp_gevent.config.options import OptionError, Options
 from chp_gevent.runtime.systemd import error_line
 
 USAGE = """\

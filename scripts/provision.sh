@@ -32,7 +32,7 @@ check_options() {
   "$prefix/bin/python" -c '
 import sys
 from chp_gevent.cli import parse
-from chp_gevent.options import OptionError
+from chp_gevent.config.options import OptionError
 try:
     parse(sys.argv[1:], {})
 except OptionError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trustme
 
-from chp_gevent.options import ClientTlsOptions, ServerTlsOptions
+from chp_gevent.config.options import ClientTlsOptions, ServerTlsOptions
 
 HOST = "localhost"
 """The name that certificates of servers are issued for."""

@@ -12,7 +12,7 @@ import pytest
 
 from chp_gevent import __version__
 from chp_gevent.cli import USAGE, main, parse
-from chp_gevent.options import OptionError, Options, TcpAddress, UnixAddress
+from chp_gevent.config.options import OptionError, Options, TcpAddress, UnixAddress
 
 # `configurable-http-proxy --help` of CHP 5.3.0
 CHP_OPTIONS = """

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from chp_gevent.config.options import Address, TcpAddress
 from chp_gevent.http.peer import peer_address
-from chp_gevent.options import Address, TcpAddress
 from chp_gevent.routing.paths import host_segment
 
 # Of what a client sent, for the log and the answer.

@@ -13,12 +13,12 @@ import socket
 from dataclasses import dataclass
 from typing import NoReturn
 
-from chp_gevent.options import Options
+from chp_gevent.config.options import Options
+from chp_gevent.config.tls_contexts import TlsContexts
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.patching import patch_child
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import Segment
-from chp_gevent.tls import TlsContexts
 
 # Signals that mean something to the arbiter only; they reach us when a whole group gets them.
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGPIPE")

@@ -10,10 +10,10 @@ from typing import Any
 import gevent
 from statsd import StatsClient
 
+from chp_gevent.config.options import StatsdOptions
 from chp_gevent.management.counters import Totals, read_totals
 from chp_gevent.names.addresses import Address, literal_address
 from chp_gevent.names.resolver import NameUnanswered, Resolver
-from chp_gevent.options import StatsdOptions
 from chp_gevent.shared.segment import Segment
 
 _NS_PER_MS = 1_000_000

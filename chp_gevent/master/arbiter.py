@@ -17,19 +17,19 @@ from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from chp_gevent.config.options import OptionError, Options
+from chp_gevent.config.tls_contexts import read_contexts
 from chp_gevent.master.listeners import close_listeners, described, gunicorn_listener
 from chp_gevent.master.management_supervisor import ManagementSupervisor
 from chp_gevent.master.pid_file import PidFile
 from chp_gevent.master.preloading import keep_shared, load_code
 from chp_gevent.master.resources import check_files, open_sockets
 from chp_gevent.master.worker_pool import WorkerPool
-from chp_gevent.options import OptionError, Options
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.descriptors import raise_descriptor_limit
 from chp_gevent.runtime.signals import die_with_parent, stop_by_default
 from chp_gevent.runtime.troubles import Troubles
 from chp_gevent.shared.segment import STOPPING
-from chp_gevent.tls import read_contexts
 
 log = logging.getLogger("chp_gevent.server")
 

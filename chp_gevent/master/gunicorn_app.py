@@ -9,8 +9,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from chp_gevent.config.options import OptionError, Options, UnixAddress
 from chp_gevent.master.arbiter import ProxyArbiter
-from chp_gevent.options import OptionError, Options, UnixAddress
 from chp_gevent.runtime.logs import ProxyLogger
 from chp_gevent.runtime.systemd import error_line
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from gunicorn.sock import TCP6Socket, TCPSocket, UnixSocket
 
+from chp_gevent.config.options import Address, OptionError, UnixAddress
 from chp_gevent.http.socket_options import prepare_listener
-from chp_gevent.options import Address, OptionError, UnixAddress
 
 # What is wrong with an address and not with its port.
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

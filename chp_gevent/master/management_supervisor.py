@@ -11,13 +11,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from chp_gevent.options import Options
+from chp_gevent.config.options import Options
+from chp_gevent.config.tls_contexts import TlsContexts
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import die_with_parent, held_stop_signals, stop_by_default
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import HEARTBEAT, Segment
-from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from chp_gevent.tls import TlsContexts
+from chp_gevent.config.tls_contexts import TlsContexts
 
 TIMEOUT: Final = 20.0
 """Seconds that new workers have to come up. Without them the old ones go on."""

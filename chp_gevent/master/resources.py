@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
+from chp_gevent.config.options import Address, OptionError, Options
 from chp_gevent.master.listeners import close_listeners, open_listeners
-from chp_gevent.options import Address, OptionError, Options
 from chp_gevent.proxy.access_log.files import check_file
 
 

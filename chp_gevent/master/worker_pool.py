@@ -17,9 +17,10 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from chp_gevent.config.options import OptionError, Options
+from chp_gevent.config.tls_contexts import TlsContexts, read_contexts
 from chp_gevent.master.renewal import Renewal
 from chp_gevent.master.resources import check_error_path
-from chp_gevent.options import OptionError, Options
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import held_stop_signals
 from chp_gevent.shared.journal import Journal
@@ -30,7 +31,6 @@ from chp_gevent.shared.segment import (
     Segment,
     reset_gauges,
 )
-from chp_gevent.tls import TlsContexts, read_contexts
 
 log = logging.getLogger("chp_gevent.server")
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from http.client import responses as REASONS
 from typing import Any, NoReturn
 
+from chp_gevent.config.options import ProxyOptions
 from chp_gevent.http.errors import ResponseCut
 from chp_gevent.http.h1.fields import ResponseFields
 from chp_gevent.http.h1.heads import RequestHead, ResponseHead
 from chp_gevent.http.request import ClientRequest, StartResponse
 from chp_gevent.http.response import BufferedBody, Headers
-from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.error_pages import ErrorPages
 from chp_gevent.proxy.forwarding import forwardings

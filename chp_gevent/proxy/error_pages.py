@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import gevent
 
+from chp_gevent.config.options import ProxyOptions
 from chp_gevent.http.h1.heads import serialise_head
 from chp_gevent.http.response import Headers
-from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.upstream.connection import TargetError, response_body
 from chp_gevent.proxy.upstream.pools import Upstream
 from chp_gevent.proxy.upstream.target import joined_path

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from chp_gevent.options import ProxyOptions
+from chp_gevent.config.options import ProxyOptions
 from chp_gevent.routing.route_options import RouteOptions
 
 # How many different options of routes what follows from them is kept for.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from chp_gevent.config.options import ProxyOptions
 from chp_gevent.http.h1.fields import ForwardedKey, serialise_fields
 from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.request import ClientRequest
-from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy import headers as header_fields
 from chp_gevent.proxy.forwarding import Forwarding
 from chp_gevent.proxy.upstream.target import Target, joined_path, origin_form, without_prefix

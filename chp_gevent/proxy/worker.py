@@ -20,8 +20,9 @@ from gunicorn.workers import base
 from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
-from chp_gevent.options import Options
-from chp_gevent.privileges import forget_environment, without_secrets
+from chp_gevent.config.options import Options
+from chp_gevent.config.privileges import forget_environment, without_secrets
+from chp_gevent.config.tls_contexts import TlsContexts
 from chp_gevent.runtime import allocator, logs
 from chp_gevent.runtime.patching import patch_child
 from chp_gevent.runtime.signals import ignore_stop_signals
@@ -36,7 +37,6 @@ from chp_gevent.shared.segment import (
     Segment,
     reset_gauges,
 )
-from chp_gevent.tls import TlsContexts
 
 log = logging.getLogger("chp_gevent.server")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from gevent.monkey import get_original
 
+from chp_gevent.config.options import Options, TcpAddress
 from chp_gevent.http.access_entry import Access
 from chp_gevent.http.errors import WireError
 from chp_gevent.http.events import ServerEvents
@@ -19,7 +20,6 @@ from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
-from chp_gevent.options import Options, TcpAddress
 from chp_gevent.proxy.accept_balancing import FairShare
 from chp_gevent.proxy.access_log.batches import BATCH_AFTER, AccessLog, OutputSink, Sink
 from chp_gevent.proxy.access_log.files import FileSink

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chp_gevent.custom_headers import fault_of_name, is_value
+from chp_gevent.routing.custom_headers import fault_of_name, is_value
 
 NAMES: Final = frozenset(("strip_prefix", "change_origin", "timeout", "headers"))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-from chp_gevent.options import Options
+from chp_gevent.config.options import Options
 
 RouteData = dict[str, Any]
 """A route as ``GET /api/routes`` shows it: ``target``, the other fields that were posted, and

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
+from chp_gevent.config.options import TcpAddress
 from chp_gevent.http.socket_options import prepare_tunnel
 from chp_gevent.master.listeners import open_listeners
-from chp_gevent.options import TcpAddress
 from tests.kit.tunnel_pairs import tcp_pair
 
 LONGEST = 200

@@ -19,9 +19,9 @@ from types import SimpleNamespace
 import pytest
 import trustme
 
+from chp_gevent.config.options import Options, TcpAddress
 from chp_gevent.master.arbiter import ProxyArbiter
 from chp_gevent.master.gunicorn_app import gunicorn_settings
-from chp_gevent.options import Options, TcpAddress
 from chp_gevent.shared.segment import Segment
 from tests.integration import faulty_server as faults
 from tests.integration.faulty_server import faulty

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.authority import Authority
+from tests.config.test_tls_contexts import YESTERDAY
 from tests.integration.option_servers import start_server
 from tests.integration.server import Proxy
 from tests.peers import RawClient, RawTarget, get, response
 from tests.peers.loopback import LoopbackServer
 from tests.peers.upgrades import echo, receive, switched, upgrade
-from tests.test_tls import YESTERDAY
 
 IP = "127.0.0.1"
 

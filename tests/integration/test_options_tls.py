@@ -17,6 +17,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from tests.authority import Authority
+from tests.config.test_tls_contexts import YESTERDAY, ffdhe2048
 from tests.integration.option_servers import (
     HOST,
     ask,
@@ -28,7 +29,6 @@ from tests.integration.option_servers import (
 from tests.integration.server import OTHER_COMMAND, Proxy, run_to_exit
 from tests.peers import EchoTarget, RawClient, RawTarget, get, wait_until
 from tests.peers.upgrades import echo, receive, switched, switched_client
-from tests.test_tls import YESTERDAY, ffdhe2048
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from chp_gevent.options import Options
+from chp_gevent.config.options import Options
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT = 20.0
@@ -119,11 +119,11 @@ def _say(**event: Any) -> None:
 
 
 def _run(options: Options, log_path: str) -> None:
+    from chp_gevent.config.tls_contexts import read_contexts
     from chp_gevent.master.preloading import load_code
     from chp_gevent.runtime.logs import LineHandler
     from chp_gevent.shared.journal import Journal
     from chp_gevent.shared.segment import Segment
-    from chp_gevent.tls import read_contexts
 
     log = logging.getLogger("chp_gevent")
     log.addHandler(LineHandler(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)))

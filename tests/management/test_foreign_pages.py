@@ -7,8 +7,8 @@ from contextlib import closing
 
 import pytest
 
+from chp_gevent.config.options import TcpAddress, UnixAddress
 from chp_gevent.management.foreign_pages import ForeignPages, own_names
-from chp_gevent.options import TcpAddress, UnixAddress
 
 LOOPBACK = frozenset(("localhost", "hub-api"))
 NOWHERE_IN_PARTICULAR: frozenset[str] | None = None

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import trustme
 
+from chp_gevent.config.options import ServerTlsOptions
+from chp_gevent.config.tls_contexts import server_context
 from chp_gevent.http import acceptor
 from chp_gevent.management import management_server as serving
 from chp_gevent.management.counters import management_row, statuses
@@ -24,9 +26,7 @@ from chp_gevent.management.management_server import (
     WholeBodies,
     server_settings,
 )
-from chp_gevent.options import ServerTlsOptions
 from chp_gevent.shared.segment import Segment
-from chp_gevent.tls import server_context
 from tests.http.server_thread import ServerThread
 from tests.peers import RawClient, chunked, get, wait_until
 

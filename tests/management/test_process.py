@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-from chp_gevent.options import (
+from chp_gevent.config.options import (
     Options,
     ProxyOptions,
     ServerTlsOptions,

@@ -11,13 +11,13 @@ from dataclasses import replace
 import gevent
 import pytest
 
+from chp_gevent.config.options import StatsdOptions
 from chp_gevent.management import statsd as module
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, management_row
 from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.names import lookups
 from chp_gevent.names.addresses import Address
 from chp_gevent.names.resolver import Resolver
-from chp_gevent.options import StatsdOptions
 from chp_gevent.shared import segment as layout
 from chp_gevent.shared.segment import STATUS, Segment
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from chp_gevent.config.options import OptionError, TcpAddress, UnixAddress
 from chp_gevent.master.listeners import close_listeners, gunicorn_listener, open_listeners
-from chp_gevent.options import OptionError, TcpAddress, UnixAddress
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from wsgiref.validate import validator
 import gevent
 import pytest
 
+from chp_gevent.config.options import ProxyOptions
+from chp_gevent.config.tls_contexts import client_context
 from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.open_tunnels import OpenTunnels
-from chp_gevent.options import ProxyOptions
 from chp_gevent.proxy.app import ProxyApplication
 from chp_gevent.proxy.tunnels.upgrades import TunnelStarter
 from chp_gevent.proxy.upstream.pools import Upstream
@@ -23,7 +24,6 @@ from chp_gevent.routing.table import Route, RouteTable
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import REQUESTS_WEB, STATUS, Segment
 from chp_gevent.shared.subscriber import Subscriber
-from chp_gevent.tls import client_context
 from tests.peers import RawTarget, chunked, response, then_close
 from tests.peers.raw_target import Exchange
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chp_gevent.options import ProxyOptions
+from chp_gevent.config.options import ProxyOptions
 from chp_gevent.proxy.forwarding import Forwarding, forwardings
 from chp_gevent.routing.route_options import RouteOptions
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chp_gevent.options import Options, TcpAddress
+from chp_gevent.config.options import Options, TcpAddress
 from tests.management.arbiter import REPOSITORY, ArbiterProcess
 from tests.peers import RawClient
 

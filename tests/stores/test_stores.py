@@ -10,8 +10,8 @@ from typing import Any
 import gevent
 import pytest
 
+from chp_gevent.config.options import Options, TcpAddress
 from chp_gevent.management.routes import Routes, StoreWriteError
-from chp_gevent.options import Options, TcpAddress
 from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.shared.publisher import Publisher
 from chp_gevent.shared.segment import Segment

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-from chp_gevent.options import Options
+from chp_gevent.config.options import Options
 from chp_gevent.stores import Store
 
 PORT_VARIABLE = "CHP_TEST_STORE_PORT"

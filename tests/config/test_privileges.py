@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
-from chp_gevent.options import SECRET_VARIABLES, Options, ServerTlsOptions, TcpAddress
-from chp_gevent.privileges import without_secrets
+from chp_gevent.config.options import SECRET_VARIABLES, Options, ServerTlsOptions, TcpAddress
+from chp_gevent.config.privileges import without_secrets
 from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.shared.segment import Segment
 
@@ -38,7 +38,7 @@ def test_there_is_a_variable_for_each_secret() -> None:
 
 PROGRAM = """
 import os, subprocess, sys
-from chp_gevent.privileges import forget_environment
+from chp_gevent.config.privileges import forget_environment
 copy = os.environ.copy()
 forget_environment(copy)
 child = subprocess.run(["env"], capture_output=True, check=True).stdout

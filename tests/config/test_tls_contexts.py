@@ -18,12 +18,12 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from chp_gevent.options import ClientTlsOptions, OptionError, ServerTlsOptions
-from chp_gevent.runtime.tls_errors import describe_failure
-from chp_gevent.tls import (
+from chp_gevent.config.options import ClientTlsOptions, OptionError, ServerTlsOptions
+from chp_gevent.config.tls_contexts import (
     client_context,
     server_context,
 )
+from chp_gevent.runtime.tls_errors import describe_failure
 from tests.authority import HOST, Authority
 
 TIMEOUT = 10
@@ -471,8 +471,8 @@ PATCH_AFTER_CHECKING = """
 import sys, warnings
 warnings.simplefilter("error")
 warnings.simplefilter("ignore", ResourceWarning)  # of the two sockets below
-from chp_gevent import tls
-from chp_gevent.options import ClientTlsOptions, ServerTlsOptions
+from chp_gevent.config import tls_contexts as tls
+from chp_gevent.config.options import ClientTlsOptions, ServerTlsOptions
 key, cert, ca, name = sys.argv[1:]
 server_options = ServerTlsOptions(key, cert, ca=ca, request_cert=True, protocol="TLSv1_2")
 client_options = ClientTlsOptions(key, cert, ca)

@@ -14,7 +14,7 @@ import os
 from collections.abc import MutableMapping
 from dataclasses import replace
 
-from chp_gevent.options import SECRET_VARIABLES, Options
+from chp_gevent.config.options import SECRET_VARIABLES, Options
 
 
 def without_secrets(options: Options) -> Options:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from docopt import DocoptExit, docopt
 
-from chp_gevent.options import OptionError
+from chp_gevent.config.options import OptionError
 from chp_gevent.routing.target_url import check_host, check_socket_path
 
 HELP = {"-h": "--help", "--help": "--help", "-V": "--version", "--version": "--version"}

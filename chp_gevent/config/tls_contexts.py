@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chp_gevent.options import (
+from chp_gevent.config.options import (
     ClientTlsOptions,
     OptionError,
     Options,

@@ -7,10 +7,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from chp_gevent import option_parsing
 from chp_gevent.cli import parse
-from chp_gevent.http.limits import LimitOptions
-from chp_gevent.options import (
+from chp_gevent.config import validate as option_parsing
+from chp_gevent.config.options import (
     ClientTlsOptions,
     OptionError,
     Options,
@@ -21,6 +20,7 @@ from chp_gevent.options import (
     TcpAddress,
     UnixAddress,
 )
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.routing.target_url import check_target_url
 
 TLS = ("--ssl-key", "k", "--ssl-cert", "c")

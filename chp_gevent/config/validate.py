@@ -8,11 +8,8 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
-from chp_gevent.command_line import CommandLine
-from chp_gevent.custom_headers import fault_of_name, is_value
-from chp_gevent.http.https_location import HTTPS_PORT
-from chp_gevent.http.limits import LimitOptions
-from chp_gevent.options import (
+from chp_gevent.config.argv import CommandLine
+from chp_gevent.config.options import (
     Address,
     ClientTlsOptions,
     Notice,
@@ -26,6 +23,9 @@ from chp_gevent.options import (
     UnixAddress,
     passphrase_variable,
 )
+from chp_gevent.http.https_location import HTTPS_PORT
+from chp_gevent.http.limits import LimitOptions
+from chp_gevent.routing.custom_headers import fault_of_name, is_value
 from chp_gevent.routing.target_url import check_target_url
 from chp_gevent.runtime.cpus import usable_cpus
 
