@@ -16,7 +16,7 @@ from scripts.benchlib.latencies import Latencies
 from scripts.benchlib.programs import steady_client, tiny_chunks_client
 from scripts.benchlib.proxies import CONTENDERS
 from scripts.benchlib.runner import Results
-from tests.peers.loopback import LoopbackServer
+from tests.kit.peers.loopback import LoopbackServer
 
 BULK, CHUNKS, WORKER = "beside-bulk", "beside-tiny-chunks", "restart-worker"
 

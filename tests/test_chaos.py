@@ -26,9 +26,9 @@ from scripts.chaoslib.flood_target import FloodTarget
 from scripts.chaoslib.home import Home, failing_forks, full_shm
 from scripts.chaoslib.isolation import Isolation, find_isolation
 from scripts.chaoslib.record import PATIENCE, Attempt, Delay, Kill, Record, not_held_up
-from tests.integration.server import free_ports
-from tests.peers import wait_until
-from tests.peers.loopback import LoopbackServer
+from tests.kit.peers import wait_until
+from tests.kit.peers.loopback import LoopbackServer
+from tests.kit.server import free_ports
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from chp_gevent.http.events import ServerEvents
 from chp_gevent.runtime.event_loop_errors import report
-from tests.crash_lines import ALTERNATIVES, CRASH
-from tests.log_lines import is_logged
+from tests.kit.crash_lines import ALTERNATIVES, CRASH
+from tests.kit.log_lines import is_logged
 
 # Lines with gaps, as the code's calls have them.
 LINES = [

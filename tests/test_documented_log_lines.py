@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.log_lines import GAP, is_logged
+from tests.kit.log_lines import GAP, is_logged
 
 PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
 

@@ -15,7 +15,7 @@ from scripts.fuzzlib import parsers
 from scripts.fuzzlib.corpus import request_corpus
 from scripts.fuzzlib.live import Findings, MutatingClient, MutatingTarget
 from scripts.fuzzlib.mutation import Mutator
-from tests.peers.loopback import LoopbackServer
+from tests.kit.peers.loopback import LoopbackServer
 
 
 class Mixer(LoopbackServer):
@@ -99,7 +99,7 @@ def test_a_body_that_depends_on_how_it_is_cut_is_a_finding(monkeypatch: pytest.M
 
 
 def test_a_head_that_llhttp_reads_otherwise_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.http.llhttp_oracle.HEAD_END", b"\n\n")
+    monkeypatch.setattr("tests.kit.llhttp_oracle.HEAD_END", b"\n\n")
     with pytest.raises(AssertionError):
         parsers.test_one_input(b"\0GET / HTTP/1.1\r\nHost: a\n\n")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from chp_gevent import __version__
-from tests.integration.server import REPOSITORY, free_ports
-from tests.peers import wait_until
+from tests.kit.peers import wait_until
+from tests.kit.server import REPOSITORY, free_ports
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 

@@ -15,7 +15,7 @@ from scripts.chaoslib.hostile import hold_silent, room_for, tiny_chunks
 from scripts.chaoslib.record import Record
 from scripts.chaoslib.sockets import held_ports
 from scripts.chaoslib.traffic import Client
-from tests.integration.server import TOKEN
+from tests.kit.server import TOKEN
 
 # Seconds in which who was killed is to be replaced when nothing hinders that. It takes 0.2 on a
 # calm machine; somebody else may kill or stop the successor, too.

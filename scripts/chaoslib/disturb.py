@@ -16,8 +16,8 @@ from scripts.chaoslib.home import Home, ReadProxy
 from scripts.chaoslib.record import Kill, Record
 from scripts.chaoslib.sockets import held_ports, listening_inode, socket_inodes
 from scripts.chaoslib.target_process import Target
-from tests.integration import processes
-from tests.peers import wait_until
+from tests.kit import processes
+from tests.kit.peers import wait_until
 
 
 class Disturber:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from tests.peers.loopback import BACKLOG, LoopbackServer
+from tests.kit.peers.loopback import BACKLOG, LoopbackServer
 
 CHUNKS = b"1\r\na\r\n" * 43690
 READ_SIZE = 1 << 20

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from scripts.chaoslib.isolation import Isolation
-from tests.authority import Authority
-from tests.integration import processes
-from tests.integration.server import (
+from tests.kit import processes
+from tests.kit.authority import Authority
+from tests.kit.server import (
     ANSI_COLOUR,
     OTHER_COMMAND,
     REPOSITORY,

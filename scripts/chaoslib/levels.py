@@ -9,10 +9,10 @@ from contextlib import ExitStack
 
 from scripts.chaoslib.disturb import Disturber
 from scripts.chaoslib.target_process import Target
-from tests.integration import processes
-from tests.integration.server import Proxy
-from tests.peers import RawClient, get, wait_until
-from tests.peers.upgrades import switched_client
+from tests.kit import processes
+from tests.kit.peers import RawClient, get, wait_until
+from tests.kit.peers.upgrades import switched_client
+from tests.kit.server import Proxy
 
 WORKERS = 2
 

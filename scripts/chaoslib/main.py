@@ -21,8 +21,8 @@ from scripts.chaoslib.levels import WORKERS, Levels, baseline, wait_for_no_leaks
 from scripts.chaoslib.record import Record
 from scripts.chaoslib.target_process import Target, TargetProcess
 from scripts.chaoslib.traffic import Traffic
-from tests.crash_lines import CRASH
-from tests.integration.server import TOKEN, free_ports, start_proxy
+from tests.kit.crash_lines import CRASH
+from tests.kit.server import TOKEN, free_ports, start_proxy
 
 _SHOWN = 20
 

@@ -10,11 +10,11 @@ import re
 import socket
 import sys
 
-from tests.peers import messages
-from tests.peers.loopback import BACKLOG, LoopbackServer
-from tests.peers.messages import ByteSource, Incomplete
-from tests.peers.stream_targets import PATTERN
-from tests.peers.upgrades import SWITCHING
+from tests.kit.peers import messages
+from tests.kit.peers.loopback import BACKLOG, LoopbackServer
+from tests.kit.peers.messages import ByteSource, Incomplete
+from tests.kit.peers.stream_targets import PATTERN
+from tests.kit.peers.upgrades import SWITCHING
 
 
 class ChaosTarget(LoopbackServer):

@@ -9,7 +9,7 @@ import threading
 import time
 
 from scripts.chaoslib.record import Outage, Record
-from tests.integration.server import REPOSITORY
+from tests.kit.server import REPOSITORY
 
 
 class TargetProcess:

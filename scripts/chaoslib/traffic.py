@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from scripts.chaoslib.record import Attempt, Record
-from tests.peers.loopback import reset_on_close
-from tests.peers.stream_targets import PATTERN
-from tests.peers.upgrades import upgrade
+from tests.kit.peers.loopback import reset_on_close
+from tests.kit.peers.stream_targets import PATTERN
+from tests.kit.peers.upgrades import upgrade
 
 # Seconds. Longer than a process is stopped for, several times over.
 TIMEOUT = 45.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.comparison.case import NO_TOKEN, Case, request
-from tests.integration.server import TOKEN
+from tests.kit.server import TOKEN
 
 AUTHORIZATION = f"Authorization: token {TOKEN}"
 TARGET = b'{"target": "http://127.0.0.1:9"}'

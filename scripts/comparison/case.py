@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.peers.raw_target import OK, Reply
+from tests.kit.peers.raw_target import OK, Reply
 
 NO_TOKEN = "no token"
 """The group whose servers let everybody change routes."""

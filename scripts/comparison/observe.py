@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from scripts.comparison.case import GROUPS, NO_TOKEN, ROUTES, Case
-from tests.integration.server import TOKEN, Proxy, free_ports, start_proxy
-from tests.peers import BadMessage, Incomplete, RawClient, RawTarget
-from tests.peers.messages import Head
-from tests.peers.raw_target import OK, Reply
+from tests.kit.peers import BadMessage, Incomplete, RawClient, RawTarget
+from tests.kit.peers.messages import Head
+from tests.kit.peers.raw_target import OK, Reply
+from tests.kit.server import TOKEN, Proxy, free_ports, start_proxy
 
 ANSWER_TIMEOUT = 2.0
 SETTLE = 0.2

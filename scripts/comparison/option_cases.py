@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from scripts.comparison.case import Case, request
 from scripts.comparison.response_cases import UPGRADE, switches
-from tests.peers.raw_target import Exchange, response
+from tests.kit.peers.raw_target import Exchange, response
 
 
 def redirect(location: str, status: str = "302 Found") -> bytes:

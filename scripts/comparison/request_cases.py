@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from scripts.comparison.case import Case, request
-from tests.peers.raw_client import chunked
-from tests.peers.raw_target import Exchange, response
+from tests.kit.peers.raw_client import chunked
+from tests.kit.peers.raw_target import Exchange, response
 
 HEADER_LINES = [
     "Accept: text/html,*/*;q=0.8",

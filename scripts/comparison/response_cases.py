@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from scripts.comparison.case import Case, request
-from tests.peers.raw_client import chunked
-from tests.peers.raw_target import Exchange, Reply, response, then_close, then_reset
+from tests.kit.peers.raw_client import chunked
+from tests.kit.peers.raw_target import Exchange, Reply, response, then_close, then_reset
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\n"

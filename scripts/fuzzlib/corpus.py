@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration import hostile_requests, hostile_responses
+from tests.kit import hostile_requests, hostile_responses
 
 _CHUNKS = b"5\r\nabcde\r\n3;x=y\r\nfgh\r\n0\r\n\r\n"
 

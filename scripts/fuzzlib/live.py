@@ -20,11 +20,11 @@ from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head
 from chp_gevent.http.limits import LimitOptions
 from scripts.fuzzlib.corpus import named, request_corpus, response_corpus
 from scripts.fuzzlib.mutation import Mutator
-from tests.crash_lines import CRASH
-from tests.http.llhttp_oracle import check_request
-from tests.integration import processes
-from tests.integration.server import Proxy, start_proxy
-from tests.peers.loopback import LoopbackServer, reset_on_close
+from tests.kit import processes
+from tests.kit.crash_lines import CRASH
+from tests.kit.llhttp_oracle import check_request
+from tests.kit.peers.loopback import LoopbackServer, reset_on_close
+from tests.kit.server import Proxy, start_proxy
 
 WORKERS = 2
 CLIENTS = 6

@@ -38,7 +38,7 @@ with _instrumented:
     from chp_gevent.routing.paths import request_path
     from chp_gevent.routing.route_options import route_options
     from chp_gevent.routing.target_url import check_target_url
-    from tests.http.llhttp_oracle import LIMITS, check_request, check_response
+    from tests.kit.llhttp_oracle import LIMITS, check_request, check_response
 
 _NAME = b"c-0123456789abcdef"
 

@@ -1,6 +1,6 @@
 """What the client programs share: an order on the command line, an outcome on stdout.
 
-``tests.peers`` has clients that remember and explain everything; these only have to be quick.
+``tests.kit.peers`` has clients that remember and explain everything; these only have to be quick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from http.client import HTTPException
 from typing import Any
 
 from scripts.benchlib.routes_api import REST_SECONDS
-from tests.peers.loopback import reset_on_close
+from tests.kit.peers.loopback import reset_on_close
 
 TIMEOUT = 20.0
 KEPT = 20

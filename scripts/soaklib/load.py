@@ -17,7 +17,7 @@ from scripts.benchlib.targets import started_targets
 from scripts.benchlib.toolbox import REPOSITORY, Toolbox
 from scripts.soaklib import wrk
 from scripts.soaklib.plan import CHANGING_ROUTES, CHECKED, WRK_KINDS, Slice, turns
-from tests.integration.server import TOKEN, Proxy
+from tests.kit.server import TOKEN, Proxy
 
 LIMIT_SECONDS = 600.0
 KB = 1024

@@ -21,9 +21,9 @@ from scripts.soaklib.load import Load, started_programs
 from scripts.soaklib.plan import Slice, slices
 from scripts.soaklib.reading import Reading, read
 from scripts.soaklib.verdict import Row, Run
-from tests.crash_lines import CRASH
-from tests.integration.server import Proxy, start_proxy
-from tests.peers.upgrades import switched_client
+from tests.kit.crash_lines import CRASH
+from tests.kit.peers.upgrades import switched_client
+from tests.kit.server import Proxy, start_proxy
 
 SETTLE_LIMIT = 12.0
 STEADY_SECONDS = 1.2

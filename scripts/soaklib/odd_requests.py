@@ -9,7 +9,7 @@ from typing import Any
 from scripts.soaklib.client import Connection, KeptConnection, Outcome, Wrong, run
 from scripts.soaklib.target import CHUNKED_END
 from scripts.soaklib.tunnels import opened
-from tests.peers import chunked
+from tests.kit.peers import chunked
 
 DOWNLOAD = 1024 * 1024
 PIPELINED = 3

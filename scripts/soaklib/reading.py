@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration import processes
+from tests.kit import processes
 
 MB = 1024 * 1024
 BLOCK = 512  # bytes, st_blocks' unit

@@ -16,8 +16,8 @@ import itertools
 import socket
 
 from scripts.benchlib.programs.frames import BINARY_FINAL, accept_value, frame, take_frame
-from tests.peers import chunked
-from tests.peers.loopback import reset_on_close
+from tests.kit.peers import chunked
+from tests.kit.peers.loopback import reset_on_close
 
 KB = 1024
 LATE_SECONDS = 0.2

@@ -24,7 +24,7 @@ from chp_gevent.config.tls_contexts import (
     server_context,
 )
 from chp_gevent.runtime.tls_errors import describe_failure
-from tests.authority import HOST, Authority
+from tests.kit.authority import HOST, Authority
 
 TIMEOUT = 10
 YESTERDAY = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)

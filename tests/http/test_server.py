@@ -18,8 +18,8 @@ import pytest
 from chp_gevent.http.errors import ClientGone
 from chp_gevent.http.events import ServerEvents
 from chp_gevent.http.settings import ServerSettings
-from tests.http.server_thread import ServerThread
-from tests.peers import RawClient, get, wait_until
+from tests.kit.peers import RawClient, get, wait_until
+from tests.kit.server_thread import ServerThread
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -13,7 +13,7 @@ from chp_gevent.http.access_entry import AccessEntry
 from chp_gevent.http.h1.connection import ClientConnection
 from chp_gevent.http.stream import Stream
 from tests.http.test_server import plain_server
-from tests.peers import RawClient, get, wait_until
+from tests.kit.peers import RawClient, get, wait_until
 
 
 class Switch:

@@ -11,9 +11,9 @@ import gevent
 import pytest
 
 from chp_gevent.http.settings import ServerSettings
-from tests.http.server_thread import ServerThread
 from tests.http.test_server import Sharing, application, plain_server
-from tests.peers import RawClient, get, wait_until
+from tests.kit.peers import RawClient, get, wait_until
+from tests.kit.server_thread import ServerThread
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from gevent import get_hub
 
 from chp_gevent.http.stream import TCP_CLOSE_WAIT
 from chp_gevent.http.tls_stream import TLSStream
+from tests.kit.peers.duplex import DuplexPeer
+from tests.kit.peers.waiting import wait_until
 from tests.kit.tunnel_pairs import connection, trusting_contexts
-from tests.peers.duplex import DuplexPeer
-from tests.peers.waiting import wait_until
 
 RECORD = 16384
 DATA = bytes(range(256)) * (5 * RECORD // 256) + b"the end"

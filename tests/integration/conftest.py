@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration import server
-from tests.integration.server import OTHER_COMMAND, Proxy, start_proxy
+from tests.kit import server
+from tests.kit.server import OTHER_COMMAND, Proxy, start_proxy
 
 LOG_LINES_SHOWN = 40
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import Authority
-from tests.integration.option_servers import connects, start_server
-from tests.integration.server import Proxy, free_ports, run_to_exit
-from tests.peers import RawClient, RawTarget, fetch, get, response, wait_until
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.authority import Authority
+from tests.kit.option_servers import connects, start_server
+from tests.kit.peers import RawClient, RawTarget, fetch, get, response, wait_until
+from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.server import Proxy, free_ports, run_to_exit
 from tests.proxy.access_log.test_lines import COMBINED
 
 pytestmark = pytest.mark.ours

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.server import TOKEN, Proxy, start_proxy
-from tests.peers import RawClient, RawTarget, Response, fetch, response, wait_until
+from tests.kit.peers import RawClient, RawTarget, Response, fetch, response, wait_until
+from tests.kit.server import TOKEN, Proxy, start_proxy
 
 AddRoute = Callable[[str], str]
 

@@ -23,12 +23,12 @@ from chp_gevent.config.options import Options, TcpAddress
 from chp_gevent.master.arbiter import ProxyArbiter
 from chp_gevent.master.gunicorn_app import gunicorn_settings
 from chp_gevent.shared.segment import Segment
-from tests.integration import faulty_server as faults
-from tests.integration.faulty_server import faulty
-from tests.integration.option_servers import start_server
-from tests.integration.processes import holder_of_connection
-from tests.integration.server import REPOSITORY, Proxy, free_ports, run_to_exit
-from tests.peers import EchoTarget, RawClient, get, wait_until
+from tests.kit import faulty_server as faults
+from tests.kit.faulty_server import faulty
+from tests.kit.option_servers import start_server
+from tests.kit.peers import EchoTarget, RawClient, get, wait_until
+from tests.kit.processes import holder_of_connection
+from tests.kit.server import REPOSITORY, Proxy, free_ports, run_to_exit
 
 StartProxy = Callable[..., Proxy]
 

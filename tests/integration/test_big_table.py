@@ -11,9 +11,9 @@ from itertools import islice
 
 import pytest
 
-from tests.integration import processes
-from tests.integration.server import TOKEN, Proxy, start_proxy
-from tests.peers import EchoTarget, RawClient, get, wait_until
+from tests.kit import processes
+from tests.kit.peers import EchoTarget, RawClient, get, wait_until
+from tests.kit.server import TOKEN, Proxy, start_proxy
 
 pytestmark = [pytest.mark.ours, pytest.mark.timeout(300)]
 

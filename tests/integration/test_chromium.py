@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.integration import processes
-from tests.integration.server import REPOSITORY, Proxy
-from tests.peers import wait_until
+from tests.kit import processes
+from tests.kit.peers import wait_until
+from tests.kit.server import REPOSITORY, Proxy
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server import Proxy, free_ports, start_proxy
-from tests.peers import RawTarget, response
-from tests.peers.dead_address import swallowing
-from tests.peers.loopback import LoopbackServer, hung_up
+from tests.kit.peers import RawTarget, response
+from tests.kit.peers.dead_address import swallowing
+from tests.kit.peers.loopback import LoopbackServer, hung_up
+from tests.kit.server import Proxy, free_ports, start_proxy
 
 pytestmark = pytest.mark.ours
 

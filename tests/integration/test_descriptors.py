@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration import processes
-from tests.integration.server import start_proxy
-from tests.peers import OK, Exchange, RawTarget, get
+from tests.kit import processes
+from tests.kit.peers import OK, Exchange, RawTarget, get
+from tests.kit.server import start_proxy
 
 CLIENTS = 40
 

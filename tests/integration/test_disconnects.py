@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.server import Proxy, free_ports
-from tests.peers import (
+from tests.kit.peers import (
     Exchange,
     Incomplete,
     RawClient,
@@ -20,7 +19,8 @@ from tests.peers import (
     then_reset,
     wait_until,
 )
-from tests.peers.raw_target import Reply
+from tests.kit.peers.raw_target import Reply
+from tests.kit.server import Proxy, free_ports
 
 AddRoute = Callable[[str], str]
 

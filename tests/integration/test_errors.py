@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.server import Proxy, free_ports
-from tests.peers import get
+from tests.kit.peers import get
+from tests.kit.server import Proxy, free_ports
 
 
 @pytest.fixture(scope="module")

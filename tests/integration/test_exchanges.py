@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import Authority
-from tests.integration.server import Proxy, free_ports, start_proxy
-from tests.peers import Exchange, RawClient, RawTarget, chunked, get, response, wait_until
-from tests.peers.upgrades import echo, receive, switched
+from tests.kit.authority import Authority
+from tests.kit.peers import Exchange, RawClient, RawTarget, chunked, get, response, wait_until
+from tests.kit.peers.upgrades import echo, receive, switched
+from tests.kit.server import Proxy, free_ports, start_proxy
 
 AddRoute = Callable[[str], str]
 

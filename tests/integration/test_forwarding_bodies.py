@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.integration.server import Proxy
-from tests.peers import Exchange, RawTarget, chunked, get, response, then_close, wait_until
-from tests.peers.raw_target import Reply
+from tests.kit.peers import Exchange, RawTarget, chunked, get, response, then_close, wait_until
+from tests.kit.peers.raw_target import Reply
+from tests.kit.server import Proxy
 
 AddRoute = Callable[[str], str]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.server import Proxy
-from tests.peers import RawTarget, get, response
-from tests.peers.messages import Request
+from tests.kit.peers import RawTarget, get, response
+from tests.kit.peers.messages import Request
+from tests.kit.server import Proxy
 
 AddRoute = Callable[[str], str]
 Forward = Callable[..., Request]

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.hostile_cases import Case, forwarded, message
-from tests.integration.hostile_requests import CASES
-from tests.integration.server import Proxy, start_proxy
-from tests.peers import RawClient, RawTarget, Response, get, response, wait_until
+from tests.kit.hostile_cases import Case, forwarded, message
+from tests.kit.hostile_requests import CASES
+from tests.kit.peers import RawClient, RawTarget, Response, get, response, wait_until
+from tests.kit.server import Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.hostile_responses import CASES, Case, End, Verdict
-from tests.integration.server import Proxy, start_proxy
-from tests.peers import (
+from tests.kit.hostile_responses import CASES, Case, End, Verdict
+from tests.kit.peers import (
     Exchange,
     Incomplete,
     RawClient,
@@ -24,7 +23,8 @@ from tests.peers import (
     then_close,
     then_reset,
 )
-from tests.peers.raw_target import Reply
+from tests.kit.peers.raw_target import Reply
+from tests.kit.server import Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 

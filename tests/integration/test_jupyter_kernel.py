@@ -17,8 +17,8 @@ import requests
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from tests.integration.hub import CONFIG, USER, Hub, log_in, running_hub
-from tests.peers import wait_until
+from tests.kit.hub import CONFIG, USER, Hub, log_in, running_hub
+from tests.kit.peers import wait_until
 
 pytest.importorskip("ipykernel")
 pytest.importorskip("jupyter_server_terminals")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.hub import USER, Hub, log_in, running_hub
-from tests.peers import wait_until
+from tests.kit.hub import USER, Hub, log_in, running_hub
+from tests.kit.peers import wait_until
 
 pytest.importorskip("jupyterhub")
 pytestmark = pytest.mark.timeout(180)

@@ -14,8 +14,8 @@ import requests
 
 pytest.importorskip("jupyterhub")
 
-from tests.integration.hub import CONFIG, PROXY_TOKEN, USER, Hub, log_in, running_hub
-from tests.peers import wait_until
+from tests.kit.hub import CONFIG, PROXY_TOKEN, USER, Hub, log_in, running_hub
+from tests.kit.peers import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from tests.integration.server import Proxy, start_proxy
-from tests.peers import EchoTarget, WebSocketEchoTarget, wait_until
-from tests.peers.upgrades import switched_client
+from tests.kit.peers import EchoTarget, WebSocketEchoTarget, wait_until
+from tests.kit.peers.upgrades import switched_client
+from tests.kit.server import Proxy, start_proxy
 
 
 def heartbeat_files(pid: int) -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.server import OTHER_COMMAND, Proxy, command_line, start_proxy
 from tests.integration.test_start import DATE
+from tests.kit.server import OTHER_COMMAND, Proxy, command_line, start_proxy
 
 WAYS = ["cli"] if OTHER_COMMAND else ["cli", "gunicorn"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.private_names import command_with_names, silent_dns
-from tests.integration.server import Proxy, start_proxy
-from tests.peers import RawTarget, get, response
-from tests.peers.dead_address import swallowing
+from tests.kit.peers import RawTarget, get, response
+from tests.kit.peers.dead_address import swallowing
+from tests.kit.private_names import command_with_names, silent_dns
+from tests.kit.server import Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import Authority
 from tests.config.test_tls_contexts import YESTERDAY
-from tests.integration.option_servers import start_server
-from tests.integration.server import Proxy
-from tests.peers import RawClient, RawTarget, get, response
-from tests.peers.loopback import LoopbackServer
-from tests.peers.upgrades import echo, receive, switched, upgrade
+from tests.kit.authority import Authority
+from tests.kit.option_servers import start_server
+from tests.kit.peers import RawClient, RawTarget, get, response
+from tests.kit.peers.loopback import LoopbackServer
+from tests.kit.peers.upgrades import echo, receive, switched, upgrade
+from tests.kit.server import Proxy
 
 IP = "127.0.0.1"
 

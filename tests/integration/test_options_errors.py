@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.integration.option_servers import start_server
-from tests.integration.server import Proxy, free_ports
-from tests.peers import RawTarget, get, response, stalled, then_close
-from tests.peers.upgrades import upgrade
+from tests.kit.option_servers import start_server
+from tests.kit.peers import RawTarget, get, response, stalled, then_close
+from tests.kit.peers.upgrades import upgrade
+from tests.kit.server import Proxy, free_ports
 
 ERRORS = [("/nowhere", 404, b"Not Found"), ("/dead/x", 503, b"Service Unavailable")]
 

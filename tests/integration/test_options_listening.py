@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import Authority
-from tests.integration.option_servers import connects, start_server, with_addresses
-from tests.integration.server import OTHER_COMMAND, TOKEN, free_ports, run_to_exit
-from tests.peers import EchoTarget, RawClient, RawTarget, fetch, get
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.authority import Authority
+from tests.kit.option_servers import connects, start_server, with_addresses
+from tests.kit.peers import EchoTarget, RawClient, RawTarget, fetch, get
+from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.server import OTHER_COMMAND, TOKEN, free_ports, run_to_exit
 
 
 def has_ipv6() -> bool:

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 import pytest
 import requests
 
-from tests.integration.option_servers import connects, start_server
-from tests.integration.server import TOKEN, Proxy, free_ports
-from tests.peers import RawTarget, fetch, get, response, wait_until
-from tests.peers.raw_target import Exchange, stalled
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.option_servers import connects, start_server
+from tests.kit.peers import RawTarget, fetch, get, response, wait_until
+from tests.kit.peers.raw_target import Exchange, stalled
+from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.server import TOKEN, Proxy, free_ports
 
 CHP_NAMES = {
     "requests_web": "counter",

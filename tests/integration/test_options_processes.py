@@ -12,10 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import processes
-from tests.integration.option_servers import start_server
-from tests.integration.server import Proxy, run_to_exit
-from tests.peers import EchoTarget, RawClient, RawTarget, fetch, get, response, stalled, wait_until
+from tests.kit import processes
+from tests.kit.option_servers import start_server
+from tests.kit.peers import (
+    EchoTarget,
+    RawClient,
+    RawTarget,
+    fetch,
+    get,
+    response,
+    stalled,
+    wait_until,
+)
+from tests.kit.server import Proxy, run_to_exit
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.option_servers import start_server
-from tests.integration.server import OTHER_COMMAND, Proxy, run_to_exit
-from tests.peers import EchoTarget, RawClient, RawTarget, fetch, get, response
-from tests.peers.messages import Request
-from tests.peers.upgrades import SWITCHING, echo, receive, switched, switched_client, upgrade
+from tests.kit.option_servers import start_server
+from tests.kit.peers import EchoTarget, RawClient, RawTarget, fetch, get, response
+from tests.kit.peers.messages import Request
+from tests.kit.peers.upgrades import SWITCHING, echo, receive, switched, switched_client, upgrade
+from tests.kit.server import OTHER_COMMAND, Proxy, run_to_exit
 
 
 @pytest.fixture(scope="module")

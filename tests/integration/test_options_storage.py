@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.option_servers import start_server
-from tests.integration.server import REPOSITORY, run_to_exit
-from tests.peers import RawTarget, response
+from tests.kit.option_servers import start_server
+from tests.kit.peers import RawTarget, response
+from tests.kit.server import REPOSITORY, run_to_exit
 
 pytestmark = pytest.mark.ours
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.option_servers import start_server
-from tests.integration.server import OTHER_COMMAND, Proxy
-from tests.peers import RawTarget, get, response, stalled
-from tests.peers.raw_target import Exchange
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.option_servers import start_server
+from tests.kit.peers import RawTarget, get, response, stalled
+from tests.kit.peers.raw_target import Exchange
+from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.server import OTHER_COMMAND, Proxy
 
 NEVER = threading.Event()
 SHORT = 0.3

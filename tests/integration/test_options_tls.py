@@ -16,9 +16,9 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from tests.authority import Authority
 from tests.config.test_tls_contexts import YESTERDAY, ffdhe2048
-from tests.integration.option_servers import (
+from tests.kit.authority import Authority
+from tests.kit.option_servers import (
     HOST,
     ask,
     handshake_error,
@@ -26,9 +26,9 @@ from tests.integration.option_servers import (
     tls_api,
     trusting,
 )
-from tests.integration.server import OTHER_COMMAND, Proxy, run_to_exit
-from tests.peers import EchoTarget, RawClient, RawTarget, get, wait_until
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.peers import EchoTarget, RawClient, RawTarget, get, wait_until
+from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.server import OTHER_COMMAND, Proxy, run_to_exit
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

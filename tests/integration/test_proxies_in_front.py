@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import requests
 
-from tests.authority import HOST, Authority
-from tests.integration.hub import CONFIG, PASSWORD, USER, Hub, running_hub
-from tests.integration.server import free_ports, start_proxy
-from tests.peers import EchoTarget, wait_until
+from tests.kit.authority import HOST, Authority
+from tests.kit.hub import CONFIG, PASSWORD, USER, Hub, running_hub
+from tests.kit.peers import EchoTarget, wait_until
+from tests.kit.server import free_ports, start_proxy
 
 pytestmark = [pytest.mark.ours, pytest.mark.timeout(180)]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import Authority
 from tests.http.test_proxy_protocol import IPV4, tls_field, v2
-from tests.integration.option_servers import HOST, start_server, trusting
-from tests.integration.server import Proxy, run_to_exit
-from tests.peers import EchoTarget, RawClient, get
+from tests.kit.authority import Authority
+from tests.kit.option_servers import HOST, start_server, trusting
+from tests.kit.peers import EchoTarget, RawClient, get
+from tests.kit.server import Proxy, run_to_exit
 
 pytestmark = pytest.mark.ours
 

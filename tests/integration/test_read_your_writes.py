@@ -6,8 +6,8 @@ import json
 import threading
 from collections import Counter
 
-from tests.integration.server import OTHER_COMMAND, TOKEN, Proxy, start_proxy
-from tests.peers import EchoTarget, RawClient, get
+from tests.kit.peers import EchoTarget, RawClient, get
+from tests.kit.server import OTHER_COMMAND, TOKEN, Proxy, start_proxy
 
 WORKERS = 4
 CLIENTS = 8

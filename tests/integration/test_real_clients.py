@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server import Proxy, start_proxy
-from tests.peers import RawTarget, messages, response
-from tests.peers.raw_target import Exchange
+from tests.kit.peers import RawTarget, messages, response
+from tests.kit.peers.raw_target import Exchange
+from tests.kit.server import Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 

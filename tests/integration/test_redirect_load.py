@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from tests.authority import Authority
-from tests.integration.option_servers import HOST, connects, start_server
-from tests.integration.server import Proxy, free_ports
-from tests.peers import RawClient, get, wait_until
+from tests.kit.authority import Authority
+from tests.kit.option_servers import HOST, connects, start_server
+from tests.kit.peers import RawClient, get, wait_until
+from tests.kit.server import Proxy, free_ports
 
 pytestmark = pytest.mark.ours
 

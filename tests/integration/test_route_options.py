@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.option_servers import start_server
-from tests.integration.server import REPOSITORY, Proxy, start_proxy
-from tests.peers import RawTarget, get, response, stalled
-from tests.peers.messages import Request
-from tests.peers.raw_target import Exchange
-from tests.peers.upgrades import echo, receive, switched, switched_client, upgrade
-from tests.peers.waiting import wait_until
+from tests.kit.option_servers import start_server
+from tests.kit.peers import RawTarget, get, response, stalled
+from tests.kit.peers.messages import Request
+from tests.kit.peers.raw_target import Exchange
+from tests.kit.peers.upgrades import echo, receive, switched, switched_client, upgrade
+from tests.kit.peers.waiting import wait_until
+from tests.kit.server import REPOSITORY, Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 

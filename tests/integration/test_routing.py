@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.server import Proxy, start_proxy
-from tests.peers import EchoTarget, RawTarget, get, response
+from tests.kit.peers import EchoTarget, RawTarget, get, response
+from tests.kit.server import Proxy, start_proxy
 
 ROUTES = [
     "/a",

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.integration.server import start_proxy
-from tests.peers import RawTarget, get
+from tests.kit.peers import RawTarget, get
+from tests.kit.server import start_proxy
 
 SLOW, IDLE = 200, 1000
 # Seconds; a generous bound for a machine that runs other tests too. Alone it is 1 ms.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.server import Proxy
-from tests.peers import Exchange, RawTarget, get, response
+from tests.kit.peers import Exchange, RawTarget, get, response
+from tests.kit.server import Proxy
 
 AddRoute = Callable[[str], str]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration import processes
-from tests.integration.option_servers import start_server
-from tests.integration.server import Proxy
-from tests.peers import LargeBodyTarget, RawClient, RawTarget, get, response, wait_until
-from tests.peers.raw_target import Exchange
+from tests.kit import processes
+from tests.kit.option_servers import start_server
+from tests.kit.peers import LargeBodyTarget, RawClient, RawTarget, get, response, wait_until
+from tests.kit.peers.raw_target import Exchange
+from tests.kit.server import Proxy
 
 pytestmark = pytest.mark.ours
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server import (
+from tests.kit.peers import EchoTarget, RawClient, RawTarget, get, wait_until
+from tests.kit.peers.raw_target import stalled
+from tests.kit.server import (
     CONSOLE_SCRIPT,
     OTHER_COMMAND,
     Proxy,
     free_ports,
     run_to_exit,
 )
-from tests.peers import EchoTarget, RawClient, RawTarget, get, wait_until
-from tests.peers.raw_target import stalled
 
 StartProxy = Callable[..., Proxy]
 

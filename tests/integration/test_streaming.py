@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.integration.server import OTHER_COMMAND, Proxy
-from tests.peers import (
+from tests.kit.peers import (
     LargeBodyTarget,
     RawTarget,
     SseTarget,
@@ -21,7 +20,8 @@ from tests.peers import (
     stalled,
     wait_until,
 )
-from tests.peers.stream_targets import PATTERN
+from tests.kit.peers.stream_targets import PATTERN
+from tests.kit.server import OTHER_COMMAND, Proxy
 
 AddRoute = Callable[[str], str]
 

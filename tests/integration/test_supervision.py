@@ -12,8 +12,7 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from tests.integration.server import Proxy, start_proxy
-from tests.peers import (
+from tests.kit.peers import (
     EchoTarget,
     KeepAliveLoad,
     RawClient,
@@ -23,7 +22,8 @@ from tests.peers import (
     response,
     stalled,
 )
-from tests.peers.waiting import wait_until
+from tests.kit.peers.waiting import wait_until
+from tests.kit.server import Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import pytest
 import requests
 
-from tests.integration import processes
-from tests.integration.server import Proxy, free_ports
-from tests.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
-from tests.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit import processes
+from tests.kit.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
+from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.server import Proxy, free_ports
 
 StartProxy = Callable[..., Proxy]
 

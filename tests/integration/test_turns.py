@@ -9,13 +9,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.authority import Authority
-from tests.integration.option_servers import start_server, trusting
-from tests.integration.server import TOKEN, Proxy, start_proxy
-from tests.peers import RawClient, get
-from tests.peers.greedy import GreedyTarget, greedy
-from tests.peers.key_updates import can_update_keys, updating_keys
-from tests.peers.upgrades import SWITCHING, upgrade
+from tests.kit.authority import Authority
+from tests.kit.option_servers import start_server, trusting
+from tests.kit.peers import RawClient, get
+from tests.kit.peers.greedy import GreedyTarget, greedy
+from tests.kit.peers.key_updates import can_update_keys, updating_keys
+from tests.kit.peers.upgrades import SWITCHING, upgrade
+from tests.kit.server import TOKEN, Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.integration.processes import open_descriptors
-from tests.integration.server import CONSOLE_SCRIPT, Proxy, free_ports, start_proxy
-from tests.peers import EchoTarget, get
-from tests.peers.waiting import wait_until
+from tests.kit.peers import EchoTarget, get
+from tests.kit.peers.waiting import wait_until
+from tests.kit.processes import open_descriptors
+from tests.kit.server import CONSOLE_SCRIPT, Proxy, free_ports, start_proxy
 
 pytestmark = pytest.mark.ours
 

@@ -11,10 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.processes import open_descriptors
-from tests.integration.server import Proxy, free_ports
-from tests.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
-from tests.peers.upgrades import KEY, SWITCHING, echo, receive, switched, switched_client, upgrade
+from tests.kit.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
+from tests.kit.peers.upgrades import (
+    KEY,
+    SWITCHING,
+    echo,
+    receive,
+    switched,
+    switched_client,
+    upgrade,
+)
+from tests.kit.processes import open_descriptors
+from tests.kit.server import Proxy, free_ports
 
 AddRoute = Callable[[str], str]
 

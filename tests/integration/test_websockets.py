@@ -19,11 +19,11 @@ import trustme
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.integration import processes
-from tests.integration.server import START_TIMEOUT, Proxy, Start, spawn
-from tests.peers import RawTarget, WebSocketEchoTarget, wait_until
-from tests.peers.duplex import DuplexPeer
-from tests.peers.upgrades import echo, switched, upgrade
+from tests.kit import processes
+from tests.kit.peers import RawTarget, WebSocketEchoTarget, wait_until
+from tests.kit.peers.duplex import DuplexPeer
+from tests.kit.peers.upgrades import echo, switched, upgrade
+from tests.kit.server import START_TIMEOUT, Proxy, Start, spawn
 
 StartProxy = Callable[..., Proxy]
 AddRoute = Callable[[str], str]

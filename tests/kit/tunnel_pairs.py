@@ -21,7 +21,7 @@ from gevent.event import Event
 from chp_gevent.http.stream import Stream
 from chp_gevent.http.tls_stream import wrap
 from chp_gevent.proxy.tunnels.tunnel import Tunnel
-from tests.peers.duplex import DuplexPeer
+from tests.kit.peers.duplex import DuplexPeer
 
 T = TypeVar("T")
 

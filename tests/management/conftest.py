@@ -15,7 +15,7 @@ from chp_gevent.management.routes import Routes
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.publisher import Publisher
 from chp_gevent.shared.segment import Segment
-from tests.management.calls import Call, WsgiAnswer, call_wsgi
+from tests.kit.api_calls import Call, WsgiAnswer, call_wsgi
 
 ROWS = 4
 

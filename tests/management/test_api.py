@@ -18,7 +18,7 @@ from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.routing.target_url import check_target_url
 from chp_gevent.shared.publisher import Publisher
 from chp_gevent.shared.segment import OPEN_CONNECTIONS, STATUS, Segment
-from tests.management.calls import Call, call_wsgi, conforming
+from tests.kit.api_calls import Call, call_wsgi, conforming
 from tests.management.conftest import Clock
 
 TARGET = b'{"target": "http://127.0.0.1:9"}'

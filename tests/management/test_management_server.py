@@ -27,8 +27,8 @@ from chp_gevent.management.management_server import (
     server_settings,
 )
 from chp_gevent.shared.segment import Segment
-from tests.http.server_thread import ServerThread
-from tests.peers import RawClient, chunked, get, wait_until
+from tests.kit.peers import RawClient, chunked, get, wait_until
+from tests.kit.server_thread import ServerThread
 
 BIG = b"x" * 20_000_000
 

@@ -24,7 +24,7 @@ from chp_gevent.management.counters import (
 from chp_gevent.management.metrics import COLLECTED_FOR, Metrics, MetricsApp
 from chp_gevent.shared import segment as layout
 from chp_gevent.shared.segment import STATUS, Segment
-from tests.management.calls import call_wsgi, conforming
+from tests.kit.api_calls import call_wsgi, conforming
 
 
 @pytest.fixture

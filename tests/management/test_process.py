@@ -24,9 +24,9 @@ from chp_gevent.config.options import (
     StatsdOptions,
     TcpAddress,
 )
-from tests.management.arbiter import ArbiterProcess, is_running
-from tests.peers import RawClient, Response, fetch, get, wait_until
-from tests.stores.waiting_store import PORT_VARIABLE
+from tests.kit.management_arbiter import ArbiterProcess, is_running
+from tests.kit.peers import RawClient, Response, fetch, get, wait_until
+from tests.kit.waiting_store import PORT_VARIABLE
 
 OPTIONS = Options(
     listen=TcpAddress("", 8443),
@@ -235,9 +235,7 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[StoreKeeper]:
         yield keeper
 
 
-SLOW = replace(
-    OPTIONS, default_target=None, storage_backend="tests.stores.waiting_store.WaitingStore"
-)
+SLOW = replace(OPTIONS, default_target=None, storage_backend="tests.kit.waiting_store.WaitingStore")
 
 
 def test_sigterm_lets_calls_in_flight_finish(start: Start, keeper: StoreKeeper) -> None:
@@ -360,7 +358,7 @@ def test_stored_routes_are_there_from_the_start(start: Start, keeper: StoreKeepe
     [
         ("no.such.Backend", "--storage-backend: 'no.such.Backend' can't be imported"),
         (
-            "tests.stores.waiting_store.UnreadableStore",
+            "tests.kit.waiting_store.UnreadableStore",
             "The storage backend failed: ConnectionRefusedError: nobody there",
         ),
     ],

@@ -24,8 +24,8 @@ from chp_gevent.routing.table import Route, RouteTable
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import REQUESTS_WEB, STATUS, Segment
 from chp_gevent.shared.subscriber import Subscriber
-from tests.peers import RawTarget, chunked, response, then_close
-from tests.peers.raw_target import Exchange
+from tests.kit.peers import RawTarget, chunked, response, then_close
+from tests.kit.peers.raw_target import Exchange
 
 PLAIN = [("Content-Type", "text/plain")]
 Environ = dict[str, Any]

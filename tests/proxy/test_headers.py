@@ -10,7 +10,7 @@ from chp_gevent.http.h1.fields import Field
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.response import Headers
 from chp_gevent.proxy import headers
-from tests.http.h1 import strategies as wire
+from tests.kit import message_strategies as wire
 
 NOBODY: frozenset[str] = frozenset()
 CLIENT = Peer("192.0.2.1", secure=False, trusted=True)

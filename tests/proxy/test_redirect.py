@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chp_gevent.proxy.redirect import Redirect
-from tests.management.calls import call_wsgi, conforming
+from tests.kit.api_calls import call_wsgi, conforming
 
 
 @pytest.mark.parametrize(

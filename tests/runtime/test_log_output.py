@@ -21,7 +21,7 @@ import pytest
 from chp_gevent.runtime import log_output
 from chp_gevent.runtime.log_output import WHOLE, Output, whole_pieces
 from chp_gevent.runtime.logs import LineHandler
-from tests.peers import wait_until
+from tests.kit.peers import wait_until
 
 LINE = b"x" * 99 + b"\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from chp_gevent.runtime.troubles import REPEATED_AFTER, Troubles
-from tests.http.server_thread import ManualClock
+from tests.kit.server_thread import ManualClock
 
 
 def test_the_same_trouble_is_logged_now_and_then(log: logging.Logger, lines: list[str]) -> None:

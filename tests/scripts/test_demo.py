@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import processes
-from tests.peers import wait_until
-from tests.scripts.installation import REPOSITORY, make_installation, namespace
+from tests.kit import processes
+from tests.kit.installation import REPOSITORY, make_installation, namespace
+from tests.kit.peers import wait_until
 
 DEMO = REPOSITORY / "scripts" / "demo"
 LAST_LINE = "Ctrl-C ends the demo."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.installation import ENVIRONMENT, REPOSITORY, make_installation, run_shell, shell
+from tests.kit.installation import ENVIRONMENT, REPOSITORY, make_installation, run_shell, shell
 
 # Nobody listens there: an index that can't be reached.
 OFFLINE = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.installation import REPOSITORY, make_installation, namespace, shell
+from tests.kit.installation import REPOSITORY, make_installation, namespace, shell
 
 SCRIPT = REPOSITORY / "scripts" / "provision.sh"
 UNIT = REPOSITORY / "conf" / "chp-gevent.service"

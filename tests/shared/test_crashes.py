@@ -15,7 +15,7 @@ from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.publisher import Publisher
 from chp_gevent.shared.segment import EPOCH, GENERATION, Segment
 from chp_gevent.shared.subscriber import Subscriber
-from tests.shared.crashing import (
+from tests.kit.crashing import (
     Life,
     Model,
     Operation,

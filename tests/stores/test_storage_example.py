@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from chp_gevent.config.options import Options, TcpAddress
-from tests.management.arbiter import REPOSITORY, ArbiterProcess
-from tests.peers import RawClient
+from tests.kit.management_arbiter import REPOSITORY, ArbiterProcess
+from tests.kit.peers import RawClient
 
 OPTIONS = Options(
     listen=TcpAddress("", 8000),

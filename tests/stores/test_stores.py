@@ -16,7 +16,7 @@ from chp_gevent.routing.route_options import RouteOptions
 from chp_gevent.shared.publisher import Publisher
 from chp_gevent.shared.segment import Segment
 from chp_gevent.stores import Store, StoreSetupError, open_store
-from tests.management.calls import Call
+from tests.kit.api_calls import Call
 from tests.management.conftest import Clock
 
 OPTIONS = Options(listen=TcpAddress("", 8000), api=TcpAddress("127.0.0.1", 8001))

@@ -23,7 +23,7 @@ from chp_gevent.http.h1.heads import (
     serialise_head,
 )
 from chp_gevent.http.limits import LimitOptions
-from tests.http.h1 import strategies as wire
+from tests.kit import message_strategies as wire
 
 LIMITS = LimitOptions()
 Pairs = list[tuple[str, str]]

@@ -13,8 +13,8 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from chp_gevent.http.h1.heads import HEAD_END, parse_request_head
-from tests.http.h1 import strategies as wire
-from tests.http.llhttp_oracle import LIMITS, Seen, check_request, check_response
+from tests.kit import message_strategies as wire
+from tests.kit.llhttp_oracle import LIMITS, Seen, check_request, check_response
 
 
 @wire.thorough

@@ -22,7 +22,7 @@ from chp_gevent.http.h1.heads import (
     take_request_head,
 )
 from chp_gevent.http.limits import LimitOptions
-from tests.http.h1 import strategies as wire
+from tests.kit import message_strategies as wire
 
 LIMITS = LimitOptions()
 SMALL = LimitOptions(max_request_line=30, max_header_size=80, max_headers=3)

@@ -13,8 +13,8 @@ from chp_gevent.http.errors import ResponseCut
 from chp_gevent.http.events import ServerEvents
 from chp_gevent.http.response import BufferedBody
 from chp_gevent.http.settings import ServerSettings
-from tests.http.server_thread import ServerThread
-from tests.peers import RawClient, wait_until
+from tests.kit.peers import RawClient, wait_until
+from tests.kit.server_thread import ServerThread
 
 
 class Application:

@@ -16,7 +16,7 @@ from chp_gevent.http.h1.bodies import chunk, last_chunk
 from chp_gevent.http.h1.heads import RequestHead, parse_request_head
 from chp_gevent.http.h1.request_body import NO_BODY, NoBody, RequestBody
 from chp_gevent.http.limits import LimitOptions
-from tests.http.h1 import strategies as wire
+from tests.kit import message_strategies as wire
 
 NEXT = b"GET /next HTTP/1.1\r\n"
 

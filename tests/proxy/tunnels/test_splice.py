@@ -17,6 +17,8 @@ from gevent import get_hub
 from chp_gevent.proxy.tunnels import tunnel
 from chp_gevent.proxy.tunnels.splice import Splicer, splicer
 from chp_gevent.runtime.event_loop_errors import look_after
+from tests.kit.peers.duplex import DuplexPeer
+from tests.kit.peers.loopback import reset_on_close
 from tests.kit.tunnel_pairs import (
     at_once,
     ends_with_reset,
@@ -27,8 +29,6 @@ from tests.kit.tunnel_pairs import (
     run_until,
     tcp_pair,
 )
-from tests.peers.duplex import DuplexPeer
-from tests.peers.loopback import reset_on_close
 from tests.proxy.tunnels.test_tunnel import BOTH_WAYS, MEGABYTE
 
 Pair = tuple[socket.socket, socket.socket]

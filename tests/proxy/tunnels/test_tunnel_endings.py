@@ -15,6 +15,7 @@ from gevent import Greenlet, get_hub
 
 from chp_gevent.http.stream import Stream
 from chp_gevent.proxy.tunnels.tunnel import Tunnel
+from tests.kit.peers.loopback import reset_on_close
 from tests.kit.tunnel_pairs import (
     SOON,
     Joiner,
@@ -28,7 +29,6 @@ from tests.kit.tunnel_pairs import (
     takes_no_more,
     tcp_pair,
 )
-from tests.peers.loopback import reset_on_close
 from tests.proxy.tunnels.test_tunnel import BOTH_WAYS, MEGABYTE, PLAIN_AND_TLS, resident_kilobytes
 
 # -- half-close

@@ -25,7 +25,7 @@ from chp_gevent.proxy.upstream.connecting import (
     connect_to_unix,
 )
 from chp_gevent.proxy.upstream.failures import Stage
-from tests.peers.dead_address import swallowing
+from tests.kit.peers.dead_address import swallowing
 
 LATER = 5.0
 """Seconds that nothing here may take, however slow the machine."""

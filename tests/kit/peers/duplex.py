@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 
-from tests.peers.loopback import reset_on_close
+from tests.kit.peers.loopback import reset_on_close
 
 PIECE = 65536
 

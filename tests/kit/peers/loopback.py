@@ -10,7 +10,7 @@ import struct
 import threading
 from typing import TypeVar
 
-from tests.peers.waiting import wait_until
+from tests.kit.peers.waiting import wait_until
 
 Self = TypeVar("Self", bound="LoopbackServer")
 

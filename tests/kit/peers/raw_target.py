@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from tests.peers import messages
-from tests.peers.loopback import LoopbackServer, hung_up, reset_on_close
-from tests.peers.messages import BadMessage, ByteSource, Incomplete, Request
-from tests.peers.waiting import wait_until
+from tests.kit.peers import messages
+from tests.kit.peers.loopback import LoopbackServer, hung_up, reset_on_close
+from tests.kit.peers.messages import BadMessage, ByteSource, Incomplete, Request
+from tests.kit.peers.waiting import wait_until
 
 Reply = bytes | Callable[["Exchange"], None]
 

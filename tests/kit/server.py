@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.integration import processes
-from tests.integration.api_client import ApiClient
-from tests.peers import RawClient, Response, get, wait_until
+from tests.kit import processes
+from tests.kit.api_client import ApiClient
+from tests.kit.peers import RawClient, Response, get, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 CONSOLE_SCRIPT = [sys.executable, "-c", "from chp_gevent.cli import main; main()"]

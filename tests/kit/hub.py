@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import requests
 
-from tests.integration import processes
-from tests.integration.server import CONSOLE_SCRIPT, OTHER_COMMAND, free_ports
-from tests.peers import wait_until
+from tests.kit import processes
+from tests.kit.peers import wait_until
+from tests.kit.server import CONSOLE_SCRIPT, OTHER_COMMAND, free_ports
 
 USER = "alice"
 PASSWORD = "password-of-the-tests"

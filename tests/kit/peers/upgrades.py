@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.peers.raw_client import RawClient
-from tests.peers.raw_target import Exchange, Reply
+from tests.kit.peers.raw_client import RawClient
+from tests.kit.peers.raw_target import Exchange, Reply
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The key of RFC 6455, 1.3."""

@@ -6,9 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from tests.peers.messages import Incomplete, Response
-from tests.peers.raw_client import RawClient, get
-from tests.peers.waiting import wait_until
+from tests.kit.peers.messages import Incomplete, Response
+from tests.kit.peers.raw_client import RawClient, get
+from tests.kit.peers.waiting import wait_until
 
 
 class KeepAliveLoad:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.integration.hostile_cases import Case, forwarded, message, passed, refused
+from tests.kit.hostile_cases import Case, forwarded, message, passed, refused
 
 GET = forwarded("GET / HTTP/1.1")
 SMUGGLED = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"

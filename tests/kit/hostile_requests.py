@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.integration.hostile_cases import Case, forwarded, message, passed, refused
-from tests.integration.hostile_framing import (
+from tests.kit.hostile_cases import Case, forwarded, message, passed, refused
+from tests.kit.hostile_framing import (
     GET,
     SMUGGLED,
     WELL_CODED,

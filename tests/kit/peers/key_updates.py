@@ -1,6 +1,6 @@
 """A TLS client that sends nothing but KeyUpdate (RFC 8446, 4.6.3); Python's ``ssl`` has no way to.
 
-A program, since it has to be quick: ``python -m tests.peers.key_updates PORT`` prints a line when
+A program, since it has to be quick: ``python -m tests.kit.peers.key_updates PORT`` prints a line when
 it has begun, and goes on until it is killed.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server import CONSOLE_SCRIPT
+from tests.kit.server import CONSOLE_SCRIPT
 
 FILES = ("hosts", "resolv.conf", "nsswitch.conf")
 DNS_PORT = 53

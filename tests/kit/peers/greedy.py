@@ -7,8 +7,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from tests.peers.loopback import LoopbackServer
-from tests.peers.messages import ByteSource, read_head
+from tests.kit.peers.loopback import LoopbackServer
+from tests.kit.peers.messages import ByteSource, read_head
 
 _SPACE = 1 << 20
 

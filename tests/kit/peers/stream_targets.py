@@ -8,9 +8,9 @@ import re
 import socket
 import time
 
-from tests.peers import messages
-from tests.peers.loopback import LoopbackServer
-from tests.peers.messages import ByteSource
+from tests.kit.peers import messages
+from tests.kit.peers.loopback import LoopbackServer
+from tests.kit.peers.messages import ByteSource
 
 PATTERN = bytes(range(256)) * 256
 """64 KiB that large bodies repeat."""

@@ -1,10 +1,10 @@
 """Small real clients and targets on the loopback interface, for tests and scripts."""
 
-from tests.peers.echo_target import EchoTarget
-from tests.peers.load import KeepAliveLoad
-from tests.peers.messages import BadMessage, Incomplete, Request, Response
-from tests.peers.raw_client import RawClient, chunked, fetch, get
-from tests.peers.raw_target import (
+from tests.kit.peers.echo_target import EchoTarget
+from tests.kit.peers.load import KeepAliveLoad
+from tests.kit.peers.messages import BadMessage, Incomplete, Request, Response
+from tests.kit.peers.raw_client import RawClient, chunked, fetch, get
+from tests.kit.peers.raw_target import (
     OK,
     Exchange,
     RawTarget,
@@ -14,9 +14,9 @@ from tests.peers.raw_target import (
     then_close,
     then_reset,
 )
-from tests.peers.stream_targets import LargeBodyTarget, SseTarget, pattern_sha256
-from tests.peers.waiting import wait_until
-from tests.peers.websocket_target import WebSocketEchoTarget
+from tests.kit.peers.stream_targets import LargeBodyTarget, SseTarget, pattern_sha256
+from tests.kit.peers.waiting import wait_until
+from tests.kit.peers.websocket_target import WebSocketEchoTarget
 
 __all__ = [
     "OK",

@@ -10,10 +10,11 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from tests.authority import HOST, Authority
-from tests.integration import server
-from tests.integration.api_client import ApiClient
-from tests.integration.server import (
+from tests.kit import server
+from tests.kit.api_client import ApiClient
+from tests.kit.authority import HOST, Authority
+from tests.kit.peers import RawClient, Response, get, wait_until
+from tests.kit.server import (
     OTHER_COMMAND,
     REPOSITORY,
     START_TIMEOUT,
@@ -23,7 +24,6 @@ from tests.integration.server import (
     command_line,
     free_ports,
 )
-from tests.peers import RawClient, Response, get, wait_until
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-from tests.peers import messages
-from tests.peers.loopback import hung_up, reset_on_close
-from tests.peers.messages import ByteSource, Incomplete, Response
+from tests.kit.peers import messages
+from tests.kit.peers.loopback import hung_up, reset_on_close
+from tests.kit.peers.messages import ByteSource, Incomplete, Response
 
 
 class RawClient:

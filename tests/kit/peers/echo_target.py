@@ -6,9 +6,9 @@ import hashlib
 import json
 import socket
 
-from tests.peers import messages
-from tests.peers.loopback import LoopbackServer
-from tests.peers.messages import ByteSource, Incomplete
+from tests.kit.peers import messages
+from tests.kit.peers.loopback import LoopbackServer
+from tests.kit.peers.messages import ByteSource, Incomplete
 
 
 class EchoTarget(LoopbackServer):
