@@ -18,9 +18,9 @@ from gevent.event import Event
 
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.management.api import Api
+from chp_gevent.management.context import ManagementContext, leave
 from chp_gevent.management.counters import take_management_row
 from chp_gevent.management.foreign_pages import own_names
-from chp_gevent.management.main import ManagementContext, leave
 from chp_gevent.management.management_server import ManagementEvents, WholeBodies, server_settings
 from chp_gevent.management.metrics import Metrics, MetricsApp
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError

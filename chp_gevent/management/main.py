@@ -6,47 +6,15 @@ be patched first; all the rest is loaded by ``preloading``.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import socket
-from dataclasses import dataclass
 from typing import NoReturn
 
-from chp_gevent.config.options import Options
-from chp_gevent.config.tls_contexts import TlsContexts
-from chp_gevent.runtime import logs
+from chp_gevent.management.context import ManagementContext, leave
 from chp_gevent.runtime.patching import patch_child
-from chp_gevent.shared.journal import Journal
-from chp_gevent.shared.segment import Segment
 
 # Signals that mean something to the arbiter only; they reach us when a whole group gets them.
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGPIPE")
-
-
-@dataclass
-class ManagementContext:
-    """What the arbiter gives its management process.
-
-    Attributes:
-        options: the options of the server.
-        tls: the contexts that the arbiter built from them.
-        segment: the shared segment; its last row is the management process's.
-        journal: the journal on that segment.
-        sockets: listening sockets by ``api`` and ``metrics``.
-        log: the server's logger.
-        ready_fd: a descriptor that gets one byte when the API is served, and is closed then.
-        parent_pid: the arbiter's process id.
-    """
-
-    options: Options
-    tls: TlsContexts
-    segment: Segment
-    journal: Journal
-    sockets: dict[str, list[socket.socket]]
-    log: logging.Logger
-    ready_fd: int | None
-    parent_pid: int
 
 
 def run(context: ManagementContext) -> NoReturn:
@@ -80,9 +48,3 @@ def _forget_signal_handlers() -> None:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     for name in _IGNORED:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-
-
-def leave(status: int) -> NoReturn:
-    """End the process at once, its last lines written, without the arbiter's exit handlers."""
-    logs.finish()
-    os._exit(status)

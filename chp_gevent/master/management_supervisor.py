@@ -99,7 +99,8 @@ class ManagementSupervisor:
                 signal.signal(number, signal.SIG_IGN)
             die_with_parent(self._arbiter_pid)
             self._in_child()
-            from chp_gevent.management.main import ManagementContext, run
+            from chp_gevent.management.context import ManagementContext
+            from chp_gevent.management.main import run
 
             run(
                 ManagementContext(

@@ -24,7 +24,7 @@ PAGE: Final = 4096
 HEADER_WORDS: Final = (
     # The number of the last published change of the table.
     "generation",
-    # The journal's bookkeeping, explained in ``channel/journal.py``.
+    # The journal's bookkeeping, explained in ``shared/journal.py``.
     "epoch",
     "oldest_epoch",
     "base_generation_0",  # of file 0; ``words[BASE_GENERATION + file]``, as the next two

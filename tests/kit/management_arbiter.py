@@ -148,7 +148,8 @@ def _supervise(
     pid = os.fork()
     if pid == 0:
         os.close(ready_read)
-        from chp_gevent.management.main import ManagementContext, run
+        from chp_gevent.management.context import ManagementContext
+        from chp_gevent.management.main import run
 
         run(ManagementContext(options, tls, segment, journal, sockets, log, ready_write, parent))
     os.close(ready_write)

@@ -10,7 +10,7 @@ from scripts.lib.compare import api_cases, option_cases, request_cases, response
 from scripts.lib.compare.case import GROUPS
 from scripts.lib.compare.known import KNOWN
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "compatibility.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "compatibility.md"
 CASES = [*request_cases.CASES, *response_cases.CASES, *option_cases.CASES, *api_cases.CASES]
 
 

@@ -1,6 +1,6 @@
 """Requests, and their connections, of which an access log is told.
 
-A server without an access log has those of ``http.connection``: it pays nothing.
+A server without an access log has those of ``http.h1.connection``: it pays nothing.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scripts.lib.bench.processes import BenchError, run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 CHP_VERSION = "5.3.0"
 OLDEST_NODE = 20

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scripts.lib.fuzz import live
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 _PARSERS = [sys.executable, "-m", "scripts.lib.fuzz.parsers"]
 
 

@@ -1,7 +1,7 @@
 """A TLS client that sends nothing but KeyUpdate (RFC 8446, 4.6.3); Python's ``ssl`` has no way to.
 
-A program, since it has to be quick: ``python -m tests.kit.peers.key_updates PORT`` prints a line when
-it has begun, and goes on until it is killed.
+A program, since it has to be quick: ``python -m tests.kit.peers.key_updates PORT`` prints a line
+when it has begun, and goes on until it is killed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def can_update_keys() -> bool:
 def updating_keys(port: int) -> Iterator[None]:
     """Run the program against a port of 127.0.0.1 until the block ends."""
     command = [sys.executable, "-m", __spec__.name, str(port)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -25,7 +25,7 @@ from tests.kit.tunnel_pairs import (
 )
 
 MEGABYTE = 1 << 20
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PLAIN_AND_TLS = pytest.mark.parametrize(
     "tls",

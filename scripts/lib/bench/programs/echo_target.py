@@ -10,7 +10,7 @@ import socket
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
 from scripts.lib.bench.programs.frames import accept_value, frame, take_frame
 
