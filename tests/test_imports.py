@@ -31,7 +31,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[str]:
-    """Return the modules that are left when those without imports are taken away, again and again."""
+    """Return what is left when modules without imports are taken away, again and again."""
     left = {name: set(found) for name, found in graph.items()}
     while free := [name for name, found in left.items() if not found & left.keys()]:
         for name in free:

@@ -15,7 +15,7 @@ from chp_gevent.shared import records as messages
 from chp_gevent.shared.journal import Journal, JournalReader, JournalWriter
 from chp_gevent.shared.segment import FRESH_SLOT, Segment
 
-log = logging.getLogger("chp_gevent.shared")
+log = logging.getLogger("chp_gevent.channel")
 
 COMPACT_AT_BYTES: Final = 8 * 1024 * 1024
 # Activity slots that are left alone after their routes went. Each takes 48 bytes.
