@@ -153,7 +153,7 @@ class ProxyWorker(GeventWorker):
             redirect_server,
             server_settings,
         )
-        from chp_gevent.routing.table import Route, RouteTable
+        from chp_gevent.routing.table import RouteTable
         from chp_gevent.runtime.event_loop_errors import look_after
         from chp_gevent.shared.subscriber import Subscriber
 
@@ -165,12 +165,8 @@ class ProxyWorker(GeventWorker):
         row[PID] = os.getpid()
         row[STARTS] += 1
         self.upstream = upstream = Upstream(self.tls.targets, self.options.proxy.connect_timeout)
-
-        def retire(route: Route) -> None:
-            upstream.retire(route.target)
-
         table = RouteTable()
-        self.subscriber = Subscriber(self.segment, self.journal, table, retire)
+        self.subscriber = Subscriber(self.segment, self.journal, table, upstream.retire)
         self.subscriber.catch_up()
         self.access = access = access_log(self.options, gevent.get_hub().loop)
         tunnels = OpenTunnels()

@@ -27,9 +27,9 @@ class Subscriber:
         segment: the shared segment.
         journal: the journal on that segment.
         table: the table to change, empty.
-        on_removed: called with each route that is no longer in the table, because it was
-            removed or because one with another target took its place. By then the table
-            has all changes; other routes may have the same target.
+        on_unused: called with each target whose last route has gone, because it was removed or
+            because one with another target took its place. By then the table has all changes:
+            a route to the same target may have come again, of another server at its port.
 
     Attributes:
         generation: the number of the last change that is in the table.
@@ -40,13 +40,13 @@ class Subscriber:
         segment: Segment,
         journal: Journal,
         table: RouteTable,
-        on_removed: Callable[[Route], None] | None = None,
+        on_unused: Callable[[str], None] | None = None,
     ) -> None:
         self.generation = 0
         self._words = segment.words
         self._reader = JournalReader(journal)
         self._table = table
-        self._on_removed = on_removed
+        self._on_unused = on_unused
         # While the whole table is read again: routes that it has not mentioned yet.
         self._unconfirmed: set[str] = set()
 
@@ -56,23 +56,23 @@ class Subscriber:
         Raises:
             JournalDamaged: the published change is not in the journal.
         """
-        removed: list[Route] = []
+        unused: list[str] = []
         looks = 0
         while self._reader.generation < self._words[GENERATION]:
             if looks == _LOOKS:
                 raise JournalDamaged(f"change {self._words[GENERATION]} is not in the journal")
             looks += 1
             while (batch := self._reader.read()) is not None:
-                self._apply(batch, removed)
+                self._apply(batch, unused)
         for prefix in self._unconfirmed:
-            self._remove(prefix, removed)
+            self._remove(prefix, unused)
         self._unconfirmed.clear()
         self.generation = self._reader.generation
-        if self._on_removed is not None:
-            for route in removed:
-                self._on_removed(route)
+        if self._on_unused is not None:
+            for target in unused:
+                self._on_unused(target)
 
-    def _apply(self, batch: Batch, removed: list[Route]) -> None:
+    def _apply(self, batch: Batch, unused: list[str]) -> None:
         if batch.starts_over:
             self._unconfirmed = {route.prefix for route in self._table}
         decode = messages.decode_with_raw_data
@@ -83,16 +83,20 @@ class Subscriber:
         for record in batch.records:
             change = decode(record)
             if isinstance(change, messages.Remove):
-                self._remove(change.path, removed)
+                self._remove(change.path, unused)
                 continue
             target = targets.setdefault(change.target, change.target)
             replaced = table.add(Route(change.path, target, change.slot, change.options))
             if unconfirmed:
                 unconfirmed.discard(change.path)
-            if replaced is not None and replaced.target != target:
-                removed.append(replaced)
+            if replaced is not None:
+                self._note_if_unused(replaced, unused)
 
-    def _remove(self, prefix: str, removed: list[Route]) -> None:
+    def _remove(self, prefix: str, unused: list[str]) -> None:
         route = self._table.remove(prefix)
         if route is not None:
-            removed.append(route)
+            self._note_if_unused(route, unused)
+
+    def _note_if_unused(self, gone: Route, unused: list[str]) -> None:
+        if not self._table.leads_to(gone.target):
+            unused.append(gone.target)

@@ -524,3 +524,18 @@ def test_a_connection_that_is_in_use_while_its_route_goes_is_not_kept(proxy: Pro
         go.set()
         assert client.read_response().body == b"done"
         target.wait_for_connections(0, SOON)
+
+
+def test_a_connection_is_kept_while_another_route_leads_to_its_target(proxy: Proxy) -> None:
+    """Routes of one server come and go all the time with some spawners."""
+    with RawTarget() as target, proxy.client() as client:
+        proxy.api.add("/stays", target.url)
+        for number in range(5):
+            proxy.api.add(f"/goes-{number}", target.url)
+            assert client.request(get(f"/goes-{number}")).status == 200
+            proxy.api.remove(f"/goes-{number}")
+            assert client.request(get("/stays")).status == 200
+        assert target.accepted == 1
+        proxy.api.remove("/stays")
+        proxy.get("/_chp_healthz/x")  # the worker takes note
+        target.wait_for_connections(0, SOON)

@@ -37,8 +37,8 @@ class Channel:
         # What a worker must know at each generation.
         self.tables: list[dict[str, tuple[str, int]]] = [{}]
 
-    def subscriber(self, on_removed: Callable[[Route], None] | None = None) -> Subscriber:
-        return Subscriber(self.segment, self.journal, RouteTable(), on_removed)
+    def subscriber(self, on_unused: Callable[[str], None] | None = None) -> Subscriber:
+        return Subscriber(self.segment, self.journal, RouteTable(), on_unused)
 
     def change(self) -> None:
         """Publish some change or other."""
@@ -307,3 +307,31 @@ def test_a_new_worker_reads_a_table_of_100_000_routes() -> None:
     assert len(subscriber._table) == 100_000
     assert_in_step(subscriber, channel.publisher)
     channel.journal.close()
+
+
+def test_a_target_is_told_of_when_its_last_route_goes(channel: Channel) -> None:
+    unused: list[str] = []
+    subscriber = channel.subscriber(unused.append)
+    publisher = channel.publisher
+
+    def told() -> list[str]:
+        subscriber.catch_up()
+        found, unused[:] = unused[:], []
+        return found
+
+    publisher.add("/a", "http://one", b"{}")
+    publisher.add("/b", "http://one", b"{}")
+    assert told() == []
+    publisher.remove("/a")
+    assert told() == []
+    publisher.remove("/b")
+    assert told() == ["http://one"]
+    publisher.add("/a", "http://one", b"{}")
+    publisher.add("/a", "http://one", b"{}")
+    assert told() == []
+    publisher.add("/a", "http://two", b"{}")
+    assert told() == ["http://one"]
+    # Another server may have come to its port meanwhile.
+    publisher.remove("/a")
+    publisher.add("/a", "http://two", b"{}")
+    assert told() == ["http://two"]

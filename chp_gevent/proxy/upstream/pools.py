@@ -230,10 +230,10 @@ class Upstream:
         return pool
 
     def retire(self, url: str) -> None:
-        """Take note that a route to a target is gone: its connections carry no more requests.
+        """Take note that the last route to a target is gone: its connections are used no more.
 
-        Whoever listens on its port next is somebody else, while the old server may still hold
-        its connections. Other routes to the same target connect anew.
+        Who listens on its port next may be another server, while the old one still holds its
+        connections. Targets of the same host and port connect anew.
         """
         found = self._targets.get(url)
         if found is not None:
