@@ -237,10 +237,14 @@ class ProxyApplication:
         route: Route,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """Have the target's 101 passed on, field for field, and a tunnel begin behind it."""
+        """Have the target's 101 passed on byte for byte, and a tunnel begin behind it."""
         self._row[STATUS + 101] += 1
         headers = [(field.name, field.value) for field in response.fields]
-        start_response(f"101 {response.reason}", headers)
+        block = response.raw.partition(b"\r\n")[2][:-2]
+        if block.count(b"\n") == len(headers):  # or there was what a 101 can't have, a length
+            # Clients are often simple: what they get is what their server has written.
+            request.prepared = ResponseFields(headers, block)
+        start_response(f"101 {response.reason}", list(headers))
         stream, early = exchange.take_stream()
         self._touch(route)
         path = _logged(request.head)

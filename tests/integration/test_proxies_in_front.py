@@ -17,6 +17,7 @@ import requests
 
 from tests.kit.authority import HOST, Authority
 from tests.kit.hub import CONFIG, PASSWORD, USER, Hub, running_hub
+from tests.kit.option_servers import start_server
 from tests.kit.peers import EchoTarget, wait_until
 from tests.kit.server import free_ports, start_proxy
 
@@ -157,7 +158,8 @@ def forwarded_by(url: str, **options: Any) -> dict[str, str]:
     """Ask an echo target from another address; return what it was told of the client."""
     with requests.Session() as session:
         session.trust_env = False
-        session.mount("http", FromElsewhere())
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, FromElsewhere())
         answer = session.get(url, timeout=10, **options)
     assert answer.status_code == 200, answer.text
     fields = {name.lower(): value for name, value in json.loads(answer.text)["headers"]}
@@ -197,7 +199,7 @@ def test_haproxy_that_forwards_bytes_says_who_the_client_is(tmp_path: Path) -> N
     flags = ["--proxy-protocol", "--trusted-proxies", "127.0.0.1"]
     with (
         EchoTarget() as target,
-        start_proxy(*flags, "--default-target", target.url) as proxy,
+        start_server(*flags, "--default-target", target.url) as proxy,
     ):
         config = tmp_path / "haproxy.cfg"
         ports = {"v1": v1, "v2": v2, "v2ssl": v2ssl, "behind": proxy.port}

@@ -89,6 +89,20 @@ def test_the_answer_of_the_target_reaches_the_client_byte_for_byte(
 
 
 @pytest.mark.ours
+def test_a_length_that_a_101_cannot_have_is_left_out(proxy: Proxy, add_route: AddRoute) -> None:
+    """RFC 9110, 8.6; a client might wait for a body of that length."""
+    answer = (
+        b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nContent-Length: 5\r\nConnection: upgrade\r\n\r\n"
+    )
+    expected = answer.replace(b"Content-Length: 5\r\n", b"")
+    with RawTarget(switched(echo, answer=answer)) as target, proxy.client() as client:
+        client.send(upgrade(add_route(target.url)))
+        assert receive(client, len(expected)) == expected
+        client.send(b"ping")
+        assert receive(client, 4) == b"ping"
+
+
+@pytest.mark.ours
 @pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "426 Upgrade Required"])
 def test_a_target_that_does_not_switch_answers_as_to_any_request(
     proxy: Proxy, add_route: AddRoute, status: str

@@ -44,6 +44,10 @@ def serialise_fields(headers: Iterable[tuple[str, str]]) -> bytes:
 class ResponseFields:
     """The header fields of an answer, and what a server has to know of them.
 
+    Args:
+        fields: as below.
+        block: the same as somebody else has sent them, to be sent on byte for byte.
+
     Raises ``ValueError`` for line breaks in a field: they would end it, or the head.
 
     Attributes:
@@ -55,9 +59,9 @@ class ResponseFields:
 
     __slots__ = ("block", "content_length", "dated", "fields")
 
-    def __init__(self, fields: list[tuple[str, str]]) -> None:
+    def __init__(self, fields: list[tuple[str, str]], block: bytes | None = None) -> None:
         self.fields = fields
-        self.block = serialise_fields(fields)
+        self.block = serialise_fields(fields) if block is None else block
         if not self.block.count(b"\n") == self.block.count(b"\r") == len(fields):
             raise ValueError("line break in a header field of an answer")
         self.content_length: int | None = None

@@ -172,12 +172,9 @@ class HTTP1Request:
         ``RuntimeError`` when it has started no answer.
         """
         status, server = self._status, self._server
-        fields = self.prepared
-        # Tuples of the same identity: comparing costs nothing, and middleware may have its say.
-        if fields is None or fields.fields != self._headers:
-            if not status:
-                raise RuntimeError("no call of start_response")
-            fields = ResponseFields(self._headers)
+        if not status:
+            raise RuntimeError("no call of start_response")
+        fields = self._fields()
         self.is_answered = True
         end, chunked, length = response_framing(self.head, status, fields, result)
         ends_by_closing = not chunked and length == UNTIL_END
@@ -193,6 +190,14 @@ class HTTP1Request:
             )
         )
         return block, chunked, length
+
+    def _fields(self) -> ResponseFields:
+        """Return the fields of the answer. Raises ``ValueError`` when they are none."""
+        fields = self.prepared
+        # Tuples of the same identity: comparing costs nothing, and middleware may have its say.
+        if fields is None or fields.fields != self._headers:
+            fields = ResponseFields(self._headers)
+        return fields
 
     def send_crash(self, error: Exception) -> bool:
         """Answer instead of an application that failed; return whether the answer is whole."""
@@ -248,7 +253,7 @@ class HTTP1Request:
         assert upgrade is not None
         stream.on_unread = None
         try:
-            fields = ResponseFields(self._headers)
+            fields = self._fields()
             stream.write(f"HTTP/1.1 {self._status}\r\n".encode("latin-1") + fields.block + b"\r\n")
             self.is_answered = True
             upgrade.start(stream, self.rest + behind, self.take_access_entry())
