@@ -5,7 +5,7 @@
 # options into /etc/chp-gevent/environment (which is kept if it exists), installs the unit and
 # starts it. May be run again to upgrade. The Vagrantfile runs it in its box.
 set -euo pipefail
-. "$(dirname "$0")/environment.sh"
+. "$(dirname "$0")/lib/environment.sh"
 
 readonly prefix=/opt/chp-gevent
 readonly settings=/etc/chp-gevent/environment

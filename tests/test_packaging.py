@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ import venv
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,20 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
         str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "chp_gevent").rglob("*.py")
     }
     assert modules | {"chp_gevent/py.typed"} <= names
+
+
+def test_the_oldest_dependencies_are_those_that_the_package_allows() -> None:
+    """They are what DEPENDENCIES=oldest scripts/test installs."""
+    requirements = metadata.requires("chp-gevent") or []
+    lower = {
+        match[1]: match[2]
+        for line in requirements
+        if "extra ==" not in line and (match := re.match(r"([\w-]+).*?>=([\d.]+)", line))
+    }
+    lines = (REPOSITORY / "scripts" / "lib" / "oldest.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pinned == lower
+    assert len(pinned) == 9
 
 
 @contextmanager

@@ -155,7 +155,7 @@ def page(debugger: ClientConnection) -> Iterator[Page]:
 def demo(start_proxy: Callable[..., Proxy]) -> Iterator[Proxy]:
     """A server with two workers that routes to the demo's targets."""
     with subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "scripts" / "demo_targets.py")],
+        [sys.executable, str(REPOSITORY / "scripts" / "lib" / "demo" / "targets.py")],
         stdout=subprocess.PIPE,
         text=True,
     ) as targets:

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-ENVIRONMENT = REPOSITORY / "scripts" / "environment.sh"
+ENVIRONMENT = REPOSITORY / "scripts" / "lib" / "environment.sh"
 
 
 def shell(script: str, *arguments: str, env: dict[str, str] | None = None) -> str:
-    """Run a script in bash after ``scripts/environment.sh``; return what it writes.
+    """Run a script in bash after ``scripts/lib/environment.sh``; return what it writes.
 
     Raises ``AssertionError`` with that when the script fails.
     """
@@ -25,7 +25,7 @@ def shell(script: str, *arguments: str, env: dict[str, str] | None = None) -> st
 def run_shell(
     script: str, *arguments: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in bash after ``scripts/environment.sh``, with both outputs in one."""
+    """Run a script in bash after ``scripts/lib/environment.sh``, with both outputs in one."""
     lines = f"set -euo pipefail; . {ENVIRONMENT}; {script}"
     return subprocess.run(
         ["bash", "-c", lines, "bash", *arguments],

@@ -1,4 +1,4 @@
-"""scripts/environment.sh: an environment that works, and pip's failures in few lines."""
+"""scripts/lib/environment.sh: an environment that works, and pip's failures in few lines."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_a_changed_source_is_installed_and_a_compiled_file_is_no_change(tmp_path
     shutil.copytree(REPOSITORY / "chp_gevent", checkout / "chp_gevent")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, checkout)
-    (checkout / "scripts").mkdir()
-    shutil.copy(ENVIRONMENT, checkout / "scripts")
+    (checkout / "scripts" / "lib").mkdir(parents=True)
+    shutil.copy(ENVIRONMENT, checkout / "scripts" / "lib")
     folder = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
 
     def state() -> str:
-        script = f'. {checkout}/scripts/environment.sh; wanted_state "$1" copy ""'
+        script = f'. {checkout}/scripts/lib/environment.sh; wanted_state "$1" copy ""'
         command = ["bash", "-c", script, "bash", str(folder)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

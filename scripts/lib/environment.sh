@@ -1,9 +1,10 @@
 # Sourced by scripts/demo, scripts/test and scripts/provision.sh: a virtual environment with this
 # project in it.
 #
-# PYTHON in the environment chooses the interpreter (3.10 or later).
+# PYTHON in the environment chooses the interpreter (3.10 or later), DEPENDENCIES=oldest the oldest
+# versions of what is needed.
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
 # What the package is built from.
 readonly sources=(setup.py pyproject.toml README.md LICENSE chp_gevent)
@@ -97,7 +98,7 @@ wanted_state() {
   local files=("${sources[@]}")
   # The code itself is not in an editable installation.
   [ "$2" != editable ] || files=(setup.py pyproject.toml)
-  echo "$2 $3 $("$1/bin/python" --version) $(
+  echo "$2 $3 ${DEPENDENCIES:-newest} $("$1/bin/python" --version) $(
     cd "$root"
     find "${files[@]}" -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z |
       xargs -0 sha256sum | sha256sum | cut -c 1-64
@@ -117,6 +118,7 @@ run_pip() {
   local folder="$1" log="$1/pip.log" watcher status=0
   shift
   say "installing into $folder (a few minutes the first time)"
+  [ "${DEPENDENCIES:-newest}" != oldest ] || set -- --constraint "$root/scripts/lib/oldest.txt" "$@"
   : >"$log"
   show_progress "$log" &
   watcher=$!
@@ -152,4 +154,19 @@ show_progress() {
       printf '   %s\n' "$line"
     fi
   done
+}
+
+failed=()
+# step NAME COMMAND...: what fails is remembered, and the others run all the same.
+step() {
+  say "$1"
+  "${@:2}" || failed+=("$1")
+}
+
+# Leaves with 1, and says why, when a step has failed.
+end_of_steps() {
+  if [ ${#failed[@]} != 0 ]; then
+    say "failed: $(printf '%s; ' "${failed[@]}")"
+    exit 1
+  fi
 }

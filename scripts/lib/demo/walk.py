@@ -1,6 +1,6 @@
 """Walks through the proxy for scripts/demo: routes are added, asked for, shown and removed.
 
-Usage: demo_walk.py [--once]
+Usage: walk.py [--once]
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def run(folder: Path, once: bool) -> None:
     """Start everything, walk through it, and stay unless told otherwise."""
     port = pick_port(PUBLIC_PORT)
     api_port = pick_port(API_PORT, [port])
-    targets_command = [sys.executable, str(HERE / "demo_targets.py")]
+    targets_command = [sys.executable, str(HERE / "targets.py")]
     proxy_command = [str(Path(sys.executable).parent / "chp-gevent"), "--ip", "127.0.0.1"]
     proxy_command += ["--port", str(port), "--api-ip", "127.0.0.1", "--api-port", str(api_port)]
     proxy_command += ["--workers", "2"]
