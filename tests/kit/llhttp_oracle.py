@@ -144,6 +144,8 @@ def check_response(message: bytes) -> str:
         received = decoder.feed(behind) if behind else b""
     except WireError:
         return "refused"
+    if ours.status < 200:
+        return "interim: has no body, whatever it says (RFC 9112, 6.3)"
     if exception := is_exceptional_trailer(decoder.trailers):
         return exception
     seen = Seen()

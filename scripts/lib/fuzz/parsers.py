@@ -34,7 +34,7 @@ with _instrumented:
     from chp_gevent.http import proxy_protocol
     from chp_gevent.http.errors import IncompleteMessage, WireError
     from chp_gevent.http.h1.bodies import BodyDecoder, ChunkedDecoder, LengthDecoder
-    from chp_gevent.http.h1.heads import parse_request_head
+    from chp_gevent.http.h1.heads import HEAD_END, parse_request_head
     from chp_gevent.routing.paths import request_path
     from chp_gevent.routing.route_options import route_options
     from chp_gevent.routing.target_url import check_target_url
@@ -44,11 +44,13 @@ _NAME = b"c-0123456789abcdef"
 
 
 def _requests(data: bytes) -> None:
-    check_request(data)
+    if HEAD_END in data:
+        check_request(data)
 
 
 def _responses(data: bytes) -> None:
-    check_response(data)
+    if HEAD_END in data:
+        check_response(data)
 
 
 def _decoded(decoder: BodyDecoder, pieces: list[bytes]) -> tuple[bytes, bool, bytes]:
