@@ -114,7 +114,7 @@ def test_a_connection_that_fails_in_the_sweep_keeps_it_from_no_other(
     monkeypatch.setattr(
         ClientConnection,
         "check",
-        lambda each, now: (fail_to_look if each.peer.trusted is None else check)(each, now),
+        lambda each, now: (fail_to_look if each.peer.address == "bad" else check)(each, now),
     )
     with plain_server(log) as server, ExitStack() as clients:
         slow = [clients.enter_context(RawClient(server.address)) for _ in range(20)]
@@ -122,7 +122,7 @@ def test_a_connection_that_fails_in_the_sweep_keeps_it_from_no_other(
             client.send("GET / HTTP/1.1\r\n")
         wait_until(lambda: server.server.busy == 20, 5, "all are there")
         bad = server.run(lambda: next(iter(server.server._connections)))
-        bad.peer = bad.peer._replace(trusted=None)
+        bad.peer = bad.peer._replace(address="bad")
         others = [c for c in slow if c.socket.getsockname()[1] != int(bad_port(bad))]
         server.advance(61)
         assert [client.read_response().status for client in others] == [408] * 19

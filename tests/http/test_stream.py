@@ -8,7 +8,8 @@ import struct
 import pytest
 from gevent import get_hub
 
-from chp_gevent.http.stream import Buffer, Stream
+from chp_gevent.http.h1.heads import Buffer
+from chp_gevent.http.stream import Stream
 from tests.kit.tunnel_pairs import in_background, tcp_pair
 
 HEAD = b"head " * 10

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_the_websocket_page_shows_what_it_sent(demo: Proxy, page: Page) -> None:
             "document.forms[0].requestSubmit()"
         )
         wait_until(
-            lambda message=message: page.text("#log").endswith(f"\n{message}"),
+            partial(lambda message: page.text("#log").endswith(f"\n{message}"), message),
             PAGE_TIMEOUT,
             "the echo is in the DOM",
         )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 from tests.kit.hub import CONFIG, USER, Hub, log_in, running_hub
 from tests.kit.peers import wait_until
@@ -71,7 +71,7 @@ class Server:
         address = urlsplit(self._url)
         return connect(
             f"ws://{address.netloc}{address.path}{path}",
-            origin=self._hub.url,  # type: ignore[arg-type]
+            origin=Origin(self._hub.url),
             additional_headers={"Cookie": cookies},
             subprotocols=subprotocols or None,
             max_size=None,

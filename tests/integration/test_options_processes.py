@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -288,7 +289,7 @@ def test_workers_have_no_token_and_a_journal_that_they_only_read() -> None:
         assert proxy.api.routes() == {}, "the management process has it"
         wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
         for worker in proxy.worker_pids():
-            wait_until(lambda pid=worker: _is_frugal(pid), 10, "it has given up what it can")
+            wait_until(partial(_is_frugal, worker), 10, "it has given up what it can")
         proxy.api.add("/a", "http://127.0.0.1:1")
         assert proxy.get("/a").status == 503, "and it follows the table"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.authority import Authority
-from tests.kit.option_servers import HOST, ask, connects, start_server, trusting
+from tests.kit.authority import HOST, Authority
+from tests.kit.option_servers import ask, connects, start_server, trusting
 from tests.kit.peers import EchoTarget, RawClient, get, wait_until
 from tests.kit.peers.upgrades import upgrade
 from tests.kit.server import Proxy, free_ports, run_to_exit, start_proxy

@@ -17,15 +17,8 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from tests.config.test_tls_contexts import YESTERDAY, ffdhe2048
-from tests.kit.authority import Authority
-from tests.kit.option_servers import (
-    HOST,
-    ask,
-    handshake_error,
-    start_server,
-    tls_api,
-    trusting,
-)
+from tests.kit.authority import HOST, Authority
+from tests.kit.option_servers import ask, handshake_error, start_server, tls_api, trusting
 from tests.kit.peers import EchoTarget, RawClient, RawTarget, get, wait_until
 from tests.kit.peers.upgrades import echo, receive, switched, switched_client
 from tests.kit.server import OTHER_COMMAND, Proxy, run_to_exit

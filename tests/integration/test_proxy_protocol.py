@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.http.test_proxy_protocol import IPV4, tls_field, v2
-from tests.kit.authority import Authority
-from tests.kit.option_servers import HOST, start_server, trusting
+from tests.kit.authority import HOST, Authority
+from tests.kit.option_servers import start_server, trusting
 from tests.kit.peers import EchoTarget, RawClient, get
 from tests.kit.server import Proxy, run_to_exit
 

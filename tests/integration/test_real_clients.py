@@ -74,10 +74,9 @@ class GitServer:
             ["git", "http-backend"], input=body, env=environment, capture_output=True, check=True
         )
         head, _, content = done.stdout.partition(b"\r\n\r\n")
-        fields = [tuple(line.split(": ", 1)) for line in head.decode().split("\r\n")]
-        status = dict(fields).get("Status", "200 OK")  # type: ignore[arg-type]
-        kept = [(name, value) for name, value in fields if name != "Status"]
-        exchange.send(response(content, status, kept))
+        fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+        status = fields.pop("Status", "200 OK")
+        exchange.send(response(content, status, list(fields.items())))
 
 
 @needs_git

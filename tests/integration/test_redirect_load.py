@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from tests.kit.authority import Authority
-from tests.kit.option_servers import HOST, connects, start_server
+from tests.kit.authority import HOST, Authority
+from tests.kit.option_servers import connects, start_server
 from tests.kit.peers import RawClient, get, wait_until
 from tests.kit.server import Proxy, free_ports
 

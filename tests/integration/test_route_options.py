@@ -266,9 +266,12 @@ def test_timeout_of_a_route_does_not_end_websockets(plain: Proxy, target: RawTar
     plain.api.add("/ws", target.url, timeout=SHORT, strip_prefix=True)
     accepted = threading.Event()
 
+    accept = switched(echo)
+    assert callable(accept)
+
     def accept_late(exchange: Exchange) -> None:
         if exchange.stall(accepted):
-            switched(echo)(exchange)
+            accept(exchange)
 
     target.script(accept_late)
     with plain.client() as client:

@@ -98,6 +98,8 @@ class Joiner:
         client, client_sock = connection(self._contexts if client_tls else None, False)
         target, target_sock = connection(self._contexts if target_tls else None, True, target_pair)
 
+        joined: Joined
+
         def on_closed(tunnel: Tunnel) -> None:
             joined.closings.append(tunnel)
             joined.closed.set()

@@ -204,7 +204,7 @@ def test_requests_at_the_same_time_share_one_collection() -> None:
     app = MetricsApp(metrics)  # type: ignore[arg-type]
     asking = [gevent.spawn(call_wsgi, app, "GET", "/metrics") for _ in range(10)]
     gevent.joinall(asking, timeout=10)
-    assert [each.value.body for each in asking] == [b"1"] * 10
+    assert [each.get().body for each in asking] == [b"1"] * 10
 
 
 def test_a_collection_that_fails_is_tried_again() -> None:

@@ -87,7 +87,7 @@ def test_names_without_an_answer_do_not_hold_others(names: Names) -> None:
 
 def test_who_waits_can_be_interrupted_and_the_look_up_serves_the_next(names: Names) -> None:
     resolver = Resolver(10, names)
-    with gevent.Timeout(0.05, False):
+    with gevent.Timeout(0.05, False):  # type: ignore[arg-type]
         resolver.addresses("silent")
         pytest.fail("it is silent")
     names.answered.set()
@@ -97,7 +97,7 @@ def test_who_waits_can_be_interrupted_and_the_look_up_serves_the_next(names: Nam
 
 def test_who_asks_for_a_name_that_others_waited_for_in_vain_is_told_at_once(names: Names) -> None:
     resolver = Resolver(PATIENCE, names)
-    with gevent.Timeout(PATIENCE + 0.05, False):
+    with gevent.Timeout(PATIENCE + 0.05, False):  # type: ignore[arg-type]
         resolver.addresses("silent")
     begun = time.monotonic()
     with pytest.raises(NameUnanswered):

@@ -221,7 +221,7 @@ class Broken(io.BytesIO):
 
 
 def test_a_body_that_cannot_be_read_ends_the_request(server: Server, target: RawTarget) -> None:
-    asked = environ(REQUEST_METHOD="POST", CONTENT_LENGTH="5", **{"wsgi.input": Broken()})
+    asked = environ(REQUEST_METHOD="POST", CONTENT_LENGTH="5") | {"wsgi.input": Broken()}
     with gevent.Timeout(10), pytest.raises(RuntimeError, match="no input"):
         server.call(asked)
     target.wait_for_connections(0)

@@ -54,6 +54,8 @@ def test_what_is_posted_is_understood(data: dict[str, Any], options: RouteOption
     assert route_options({"target": "http://h:1", **data}) == options
 
 
+NO_BOOLEANS: list[Any] = [0, 1, "true", "", [], {}]
+NO_SECONDS: list[Any] = [True, False, "5", -1, 0.0001, 86_400.5, 10**30, [], {}]
 BOOLEAN = "it is neither true nor false"
 SECONDS = "it is not a number of seconds from 0.001 to 86400, or 0 for never"
 OBJECT = "it is not an object of names and values"
@@ -65,12 +67,9 @@ OBJECT = "it is not an object of names and values"
         *[
             (name, value, BOOLEAN)
             for name in ("strip_prefix", "change_origin")
-            for value in (0, 1, "true", "", [], {})
+            for value in NO_BOOLEANS
         ],
-        *[
-            ("timeout", value, SECONDS)
-            for value in (True, False, "5", -1, 0.0001, 86_400.5, 10**30, [], {})
-        ],
+        *[("timeout", value, SECONDS) for value in NO_SECONDS],
         *[("headers", value, OBJECT) for value in (True, "X-A: 1", 5, [], [["X-A", "1"]])],
         ("headers", {"": "1"}, "'' is not a name for a header"),
         ("headers", {"X A": "1"}, "'X A' is not a name for a header"),

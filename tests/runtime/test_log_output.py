@@ -47,7 +47,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
                 raise PermissionError(13, "Permission denied")
             return really_open(path, *arguments)
 
-        monkeypatch.setattr(log_output.os, "open", open_no_pipe)
+        monkeypatch.setattr(os, "open", open_no_pipe)
     return str(request.param)
 
 

@@ -60,10 +60,12 @@ def test_there_is_no_row_outside_the_segment(index: int) -> None:
 def test_every_name_has_its_constant(name: str) -> None:
     if name[-2:] in ("_0", "_1"):
         name, file = name[:-2], int(name[-1])
-        words, expected = layout.HEADER_WORDS, getattr(layout, name.upper()) + file
-        assert words[expected] == f"{name}_{file}"
+        expected = getattr(layout, name.upper()) + file
+        assert layout.HEADER_WORDS[expected] == f"{name}_{file}"
     else:
-        words = layout.ROW_WORDS if name in layout.ROW_WORDS else layout.HEADER_WORDS
+        words: tuple[str, ...] = layout.HEADER_WORDS
+        if name in layout.ROW_WORDS:
+            words = layout.ROW_WORDS
         if name.startswith("target_errors_"):
             assert words[layout.TARGET_ERRORS[name.removeprefix("target_errors_")]] == name
             return

@@ -284,14 +284,14 @@ class PartialHead:
 
     __slots__ = ("bare_line_feed", "complete", "first_line_end", "received")
 
-    def __init__(self, received: bytes) -> None:
+    def __init__(self, received: bytes | bytearray) -> None:
         self.received = bytearray()
         self.complete = False
         self.bare_line_feed = False
         self.first_line_end = -1
         self.add(received)
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | bytearray) -> None:
         """Take in what has arrived."""
         received = self.received
         before = len(received)

@@ -270,7 +270,9 @@ def _milliseconds_allowed(run: Run) -> list[str]:
                 words = f"{factor} × {titles[name]}'s {number(theirs)} = {number(factor * theirs)}"
                 bounds.append((factor * theirs, words))
         mine = run.results.value(row.key, "ours", figure)
-        for most, words in bounds if mine is not None else ():
+        if mine is None:
+            continue
+        for most, words in bounds:
             kept = mine <= most and not _broke(run, row, "ours")
             what = "median" if figure == "p50_ms" else "p99"
             verdict = "kept" if kept else "**over**"

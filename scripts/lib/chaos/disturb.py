@@ -89,7 +89,8 @@ class Disturber:
 
     def children(self) -> tuple[list[int], list[int]]:
         """Return the pids of the workers and those of the management process (one or none)."""
-        workers, management = [], []
+        workers: list[int] = []
+        management: list[int] = []
         for process in processes.tree(self._proxy.pid):
             if process.parent == self._proxy.pid:
                 with suppress(OSError):

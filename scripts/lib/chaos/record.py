@@ -170,7 +170,8 @@ class Record:
             )
 
     def _judge_waits(self) -> None:
-        delays = [(delay.begin, delay.end) for delay in (*self.delays, *self.outages)]
+        delays = [(delay.begin, delay.end) for delay in self.delays]
+        delays += [(outage.begin, outage.end) for outage in self.outages]
         delays += [(kill.when, kill.when) for kill in self.kills]
         delays = [(begin, end + _CATCHING_UP) for begin, end in delays]
         for attempt, end in self._waits:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -233,7 +234,8 @@ def main() -> int:
     """0 when everything was as it should be, else 1."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Also into a pipe or a file, somebody watches.
-    sys.stdout.reconfigure(line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     with tempfile.TemporaryDirectory(prefix="chp-gevent-demo-") as name:
         try:
             run(Path(name), once="--once" in sys.argv[1:])

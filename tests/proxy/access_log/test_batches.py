@@ -16,7 +16,6 @@ import pytest
 from chp_gevent.http.access_entry import AccessEntry
 from chp_gevent.http.peer import Peer
 from chp_gevent.proxy.access_log import batches as module
-from chp_gevent.proxy.access_log import files as access_file
 from chp_gevent.proxy.access_log.batches import BATCH, AccessLog, OutputSink
 from chp_gevent.proxy.access_log.files import FileSink, check_file
 from chp_gevent.runtime.log_output import Output
@@ -113,7 +112,7 @@ def test_lines_wait_for_others_but_not_for_long(
 def test_each_batch_waits_for_as_long(sink: Sink) -> None:
     """With a timer of the event loop, which has its own ideas of being started again."""
     lines: Any = Numbers()
-    timer = gevent.get_hub().loop.timer(0.1, 0.1)
+    timer: Any = gevent.get_hub().loop.timer(0.1, 0.1)
     access = AccessLog(lines, sink, timer)
     for number in range(1, 4):
         count(access, 1)
@@ -181,7 +180,12 @@ def test_the_end_does_not_wait_for_a_file_that_hangs(
     sink.ready = False
     count(access, 2)
     slept: list[float] = []
-    access.close(sleep=lambda seconds: threading.Event().wait(seconds) and slept.append(seconds))
+
+    def sleep(seconds: float) -> None:
+        if threading.Event().wait(seconds):
+            slept.append(seconds)
+
+    access.close(sleep=sleep)
     assert sink.batches == []
 
 
@@ -246,7 +250,7 @@ def test_a_missing_file_is_made_anew_but_not_at_once(
 ) -> None:
     """Between the renaming and the making of a new file by logrotate, it must not be made."""
     now = 100.0
-    monkeypatch.setattr(access_file.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     file.write(["1\n"])
     path.rename(f"{path}.1")
     file.write(["2\n"])
@@ -294,7 +298,7 @@ def test_a_full_disk_tears_no_line(
         room -= written
         return written
 
-    monkeypatch.setattr(access_file.os, "write", limited)
+    monkeypatch.setattr(os, "write", limited)
     file.write(["abc\n", "def\n", "ghi\n"])
     assert file.losses() == (2, "No space left on device")
     file.write(["jkl\n"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import os
 import random
 import socket
@@ -20,6 +21,7 @@ from chp_gevent.runtime.event_loop_errors import look_after
 from tests.kit.peers.duplex import DuplexPeer
 from tests.kit.peers.loopback import reset_on_close
 from tests.kit.tunnel_pairs import (
+    Joiner,
     at_once,
     ends_with_reset,
     fill,
@@ -50,7 +52,7 @@ def pairs(request: pytest.FixtureRequest) -> Iterator[tuple[Pair, Pair]]:
 @pytest.fixture
 def spliced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collects the numbers of bytes that sockets took from a pipe."""
-    sizes = []
+    sizes: list[int] = []
     send = Splicer.send
 
     def record(self: Splicer, sink: socket.socket) -> bool:
@@ -58,6 +60,8 @@ def spliced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         try:
             return send(self, sink)
         finally:
+            assert before is not None
+            assert self._size is not None
             sizes.append(before - self._size)
 
     monkeypatch.setattr(Splicer, "send", record)
@@ -67,7 +71,7 @@ def spliced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 # -- the pipe
 
 
-def test_bytes_come_out_as_they_went_in(pairs):
+def test_bytes_come_out_as_they_went_in(pairs: tuple[Pair, Pair]) -> None:
     (writer, source), (reader, sink) = pairs
     data = random.randbytes(50_000)
     writer.sendall(data)
@@ -77,7 +81,7 @@ def test_bytes_come_out_as_they_went_in(pairs):
     assert reader.recv(len(data), socket.MSG_WAITALL) == data
 
 
-def test_nothing_to_receive_and_the_end_are_told_apart(pairs):
+def test_nothing_to_receive_and_the_end_are_told_apart(pairs: tuple[Pair, Pair]) -> None:
     (writer, source), _ = pairs
     pipe = Splicer()
     with pytest.raises(BlockingIOError):
@@ -86,7 +90,7 @@ def test_nothing_to_receive_and_the_end_are_told_apart(pairs):
     assert pipe.receive(source) == 0
 
 
-def test_what_a_full_sink_does_not_take_can_be_taken_back(pairs):
+def test_what_a_full_sink_does_not_take_can_be_taken_back(pairs: tuple[Pair, Pair]) -> None:
     (writer, source), (reader, sink) = pairs
     before = fill(sink)
     pipe, data = Splicer(), random.randbytes(30_000)
@@ -101,7 +105,7 @@ def test_what_a_full_sink_does_not_take_can_be_taken_back(pairs):
     assert received[before:] + rest == data
 
 
-def test_a_broken_sink_leaves_nothing_for_the_next_one(pairs):
+def test_a_broken_sink_leaves_nothing_for_the_next_one(pairs: tuple[Pair, Pair]) -> None:
     (writer, source), (reader, sink) = pairs
     pipe = Splicer()
     reset_on_close(reader)
@@ -127,27 +131,29 @@ def check_passing(sender: DuplexPeer, receiver: DuplexPeer, length: int = 8 * ME
 
 
 @BOTH_WAYS
-def test_long_pieces_are_not_copied(join, spliced, way):
+def test_long_pieces_are_not_copied(join: Joiner, spliced: list[int], way: tuple[str, str]) -> None:
     writer, reader = (joined := join()).ends(way)
     check_passing(writer, reader)
     assert sum(spliced) > 4 * MEGABYTE
     assert sum(size for size, _ in joined.transfers) == 8 * MEGABYTE
 
 
-def test_unix_targets_get_them_too(join, spliced):
+def test_unix_targets_get_them_too(join: Joiner, spliced: list[int]) -> None:
     joined = join(target_pair=socket.socketpair())
     check_passing(joined.target, joined.client)
     assert sum(spliced)
 
 
 @pytest.mark.parametrize("tls", [(True, False), (False, True)], ids=["client", "target"])
-def test_tls_is_never_passed_by(join, spliced, tls):
+def test_tls_is_never_passed_by(join: Joiner, spliced: list[int], tls: tuple[bool, bool]) -> None:
     joined = join(*tls)
     check_passing(joined.client, joined.target, 4 * MEGABYTE)
     assert not spliced
 
 
-def test_short_messages_after_long_ones_are_read_as_always(join, spliced):
+def test_short_messages_after_long_ones_are_read_as_always(
+    join: Joiner, spliced: list[int]
+) -> None:
     joined = join()
     for length in (100_000, 100_000, 10, 100_000, 10, 10, 100_000, 5):
         message = random.randbytes(length)
@@ -160,7 +166,9 @@ def test_short_messages_after_long_ones_are_read_as_always(join, spliced):
 
 
 @pytest.mark.parametrize("missing", ["system call", "descriptors"])
-def test_without_splice_the_bytes_are_copied(join, spliced, monkeypatch, missing):
+def test_without_splice_the_bytes_are_copied(
+    join: Joiner, spliced: list[int], monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
     def none_left(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -175,7 +183,9 @@ def test_without_splice_the_bytes_are_copied(join, spliced, monkeypatch, missing
     assert not spliced
 
 
-def test_a_target_that_breaks_in_the_middle_leaves_nothing_for_the_next_tunnel(join, spliced):
+def test_a_target_that_breaks_in_the_middle_leaves_nothing_for_the_next_tunnel(
+    join: Joiner, spliced: list[int]
+) -> None:
     broken, other = join(), join()
 
     def send_until_it_breaks() -> bool:
@@ -200,7 +210,9 @@ def test_a_target_that_breaks_in_the_middle_leaves_nothing_for_the_next_tunnel(j
 # -- what must never come out of the pipe, and what must never wait in front of it
 
 
-def test_bytes_that_nobody_took_out_never_come_out_to_somebody_else(pairs):
+def test_bytes_that_nobody_took_out_never_come_out_to_somebody_else(
+    pairs: tuple[Pair, Pair],
+) -> None:
     (writer, source), (reader, sink) = pairs
     pipe = Splicer()
     writer.sendall(b"left behind by an exception")
@@ -211,7 +223,9 @@ def test_bytes_that_nobody_took_out_never_come_out_to_somebody_else(pairs):
     assert reader.recv(100) == b"mine"
 
 
-def test_a_move_whose_outcome_is_unknown_is_not_trusted(pairs, monkeypatch):
+def test_a_move_whose_outcome_is_unknown_is_not_trusted(
+    pairs: tuple[Pair, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (writer, source), (reader, sink) = pairs
     pipe, splice = Splicer(), os.splice
 
@@ -230,7 +244,9 @@ def test_a_move_whose_outcome_is_unknown_is_not_trusted(pairs, monkeypatch):
     assert reader.recv(100) == b"mine"
 
 
-def test_without_descriptors_for_another_pipe_the_bytes_are_left_to_recv(pairs, monkeypatch):
+def test_without_descriptors_for_another_pipe_the_bytes_are_left_to_recv(
+    pairs: tuple[Pair, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (writer, source), (reader, sink) = pairs
     pipe = Splicer()
     writer.sendall(b"left behind")
@@ -250,7 +266,9 @@ def test_without_descriptors_for_another_pipe_the_bytes_are_left_to_recv(pairs, 
     assert reader.recv(100) == b"mine"
 
 
-def test_a_tunnel_that_fails_is_reset_and_its_bytes_go_to_nobody_else(join, spliced, log, lines):
+def test_a_tunnel_that_fails_is_reset_and_its_bytes_go_to_nobody_else(
+    join: Joiner, spliced: list[int], log: logging.Logger, lines: list[str]
+) -> None:
     failing: list[bool] = []
 
     def on_transfer(*_: object) -> None:
@@ -265,7 +283,7 @@ def test_a_tunnel_that_fails_is_reset_and_its_bytes_go_to_nobody_else(join, spli
         assert spliced
         failing.append(True)
         broken.client.send(bytes(50_000))
-        run_until(lambda: broken.closings, "the tunnel is closed")
+        run_until(lambda: bool(broken.closings), "the tunnel is closed")
         assert in_thread(ends_with_reset, broken.client)
         check_passing(other.client, other.target)
     finally:
@@ -273,15 +291,20 @@ def test_a_tunnel_that_fails_is_reset_and_its_bytes_go_to_nobody_else(join, spli
     assert lines == ["error: Error in the event loop: ValueError: no such row"]
 
 
-def test_urgent_data_keeps_nothing_waiting(join, spliced, monkeypatch):
+def test_urgent_data_keeps_nothing_waiting(
+    join: Joiner, spliced: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     joined = join()
     check_passing(joined.client, joined.target)
     assert spliced
-    moves = []
+    moves: list[int] = []
     receive = Splicer.receive
-    monkeypatch.setattr(
-        Splicer, "receive", lambda self, source: moves.append(1) or receive(self, source)
-    )
+
+    def count(self: Splicer, source: socket.socket) -> int:
+        moves.append(1)
+        return receive(self, source)
+
+    monkeypatch.setattr(Splicer, "receive", count)
     joined.client.socket.send(b"!", socket.MSG_OOB)
     run_loop(0.05)
     joined.client.send(b"behind")

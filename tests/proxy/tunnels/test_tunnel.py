@@ -16,6 +16,7 @@ import pytest
 
 from chp_gevent.http.stream import READ, WRITE, Stream
 from tests.kit.tunnel_pairs import (
+    Joiner,
     at_once,
     in_background,
     in_thread,
@@ -49,7 +50,9 @@ BOTH_WAYS = pytest.mark.parametrize(
 
 
 @PLAIN_AND_TLS
-def test_bytes_pass_unchanged_in_both_directions_at_once(join, tls):
+def test_bytes_pass_unchanged_in_both_directions_at_once(
+    join: Joiner, tls: tuple[bool, bool]
+) -> None:
     joined = join(*tls)
     up, down = random.randbytes(8 * MEGABYTE), random.randbytes(8 * MEGABYTE)
     _, _, at_target, at_client = at_once(
@@ -65,7 +68,7 @@ def test_bytes_pass_unchanged_in_both_directions_at_once(join, tls):
 
 
 @PLAIN_AND_TLS
-def test_early_bytes_come_first_and_are_counted(join, tls):
+def test_early_bytes_come_first_and_are_counted(join: Joiner, tls: tuple[bool, bool]) -> None:
     joined = join(
         *tls, early_from_client=b"early up ", early_from_target=b"early down ", start=False
     )
@@ -81,13 +84,15 @@ def test_early_bytes_come_first_and_are_counted(join, tls):
 
 
 @PLAIN_AND_TLS
-def test_early_bytes_larger_than_any_buffer_arrive_whole(join, tls):
+def test_early_bytes_larger_than_any_buffer_arrive_whole(
+    join: Joiner, tls: tuple[bool, bool]
+) -> None:
     early = random.randbytes(12 * MEGABYTE)
     joined = join(*tls, early_from_client=early)
     assert in_thread(joined.target.receive_exactly, len(early)) == early
 
 
-def test_data_that_was_decrypted_before_the_start_is_not_forgotten(join):
+def test_data_that_was_decrypted_before_the_start_is_not_forgotten(join: Joiner) -> None:
     joined = join(client_tls=True, start=False)
     joined.client.send(b"head, tail")
     assert joined.client_stream.read(6) == b"head, "
@@ -95,7 +100,7 @@ def test_data_that_was_decrypted_before_the_start_is_not_forgotten(join):
     assert in_thread(joined.target.receive_exactly, 4) == b"tail"
 
 
-def test_every_transfer_is_reported_with_its_direction(join):
+def test_every_transfer_is_reported_with_its_direction(join: Joiner) -> None:
     joined = join()
     joined.client.send(b"ping")
     assert in_thread(joined.target.receive_exactly, 4) == b"ping"
@@ -109,7 +114,9 @@ def test_every_transfer_is_reported_with_its_direction(join):
 
 @PLAIN_AND_TLS
 @BOTH_WAYS
-def test_a_reader_that_stops_stops_its_writer_at_the_cost_of_no_memory(join, tls, way):
+def test_a_reader_that_stops_stops_its_writer_at_the_cost_of_no_memory(
+    join: Joiner, tls: tuple[bool, bool], way: tuple[str, str]
+) -> None:
     joined = join(*tls)
     writer, reader = joined.ends(way)
     piece, pieces = random.randbytes(MEGABYTE), 200
@@ -141,7 +148,9 @@ def test_a_reader_that_stops_stops_its_writer_at_the_cost_of_no_memory(join, tls
 
 
 @PLAIN_AND_TLS
-def test_the_other_direction_goes_on_while_one_is_stopped(join, tls):
+def test_the_other_direction_goes_on_while_one_is_stopped(
+    join: Joiner, tls: tuple[bool, bool]
+) -> None:
     joined = join(*tls)
     in_background(partial(joined.client.send, bytes(50 * MEGABYTE)))
     run_until_still(lambda: joined.tunnel.bytes_from_client)
@@ -154,7 +163,7 @@ def test_the_other_direction_goes_on_while_one_is_stopped(join, tls):
 # -- waiting costs nothing, and never the others' time
 
 
-def test_half_a_tls_record_is_waited_for_without_spinning(join):
+def test_half_a_tls_record_is_waited_for_without_spinning(join: Joiner) -> None:
     joined = join(client_tls=True, target_tls=True)
     record = joined.client.on_the_wire(b"one message")
     joined.client.socket.sendall(record[:10])
@@ -165,7 +174,9 @@ def test_half_a_tls_record_is_waited_for_without_spinning(join):
 
 
 @PLAIN_AND_TLS
-def test_a_stopped_reader_is_waited_for_without_spinning(join, tls):
+def test_a_stopped_reader_is_waited_for_without_spinning(
+    join: Joiner, tls: tuple[bool, bool]
+) -> None:
     joined = join(*tls)
     in_background(partial(joined.client.send, bytes(50 * MEGABYTE)))
     run_until_still(lambda: joined.tunnel.bytes_from_client)
@@ -174,7 +185,9 @@ def test_a_stopped_reader_is_waited_for_without_spinning(join, tls):
 
 
 @PLAIN_AND_TLS
-def test_an_end_that_was_passed_on_is_not_looked_at_again(join, tls):
+def test_an_end_that_was_passed_on_is_not_looked_at_again(
+    join: Joiner, tls: tuple[bool, bool]
+) -> None:
     joined = join(*tls)
     joined.client.shut_writing()
     assert in_thread(joined.target.receive_all) == b""
@@ -182,7 +195,7 @@ def test_an_end_that_was_passed_on_is_not_looked_at_again(join, tls):
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_busy_tunnel_does_not_starve_another(join, tls):
+def test_a_busy_tunnel_does_not_starve_another(join: Joiner, tls: bool) -> None:
     order: list[str] = []
     busy = join(client_tls=tls, on_transfer=lambda *_: order.append("busy"), start=False)
     calm = join(on_transfer=lambda *_: order.append("calm"), start=False)
@@ -240,19 +253,23 @@ class ReadsBeforeWriting(Stream):
         return READ
 
 
-def test_a_read_that_needs_to_write_first_waits_for_that(join):
+def test_a_read_that_needs_to_write_first_waits_for_that(join: Joiner) -> None:
     joined = join(stream_class=WritesBeforeReading)
-    run_until(lambda: joined.target_stream.reads == 2, "the second attempt")
+    stream = joined.target_stream
+    assert isinstance(stream, WritesBeforeReading)
+    run_until(lambda: stream.reads == 2, "the second attempt")
     joined.target.send(b"hello")
     assert in_thread(joined.client.receive_exactly, 5) == b"hello"
 
 
-def test_a_write_that_needs_to_read_first_waits_for_that(join):
+def test_a_write_that_needs_to_read_first_waits_for_that(join: Joiner) -> None:
     joined = join(stream_class=ReadsBeforeWriting)
+    stream = joined.target_stream
+    assert isinstance(stream, ReadsBeforeWriting)
     joined.client.send(b"question")
-    run_until(lambda: joined.target_stream.writes == 1, "the first attempt")
+    run_until(lambda: stream.writes == 1, "the first attempt")
     assert cpu_while_waiting() < 0.1
-    assert joined.target_stream.writes == 1
+    assert stream.writes == 1
     joined.target.send(b"word")
     assert in_thread(joined.target.receive_exactly, 8) == b"question"
     assert in_thread(joined.client.receive_exactly, 4) == b"word"
@@ -261,7 +278,7 @@ def test_a_write_that_needs_to_read_first_waits_for_that(join):
 # -- sockets and memory
 
 
-def test_both_sockets_are_probed_and_send_at_once(join):
+def test_both_sockets_are_probed_and_send_at_once(join: Joiner) -> None:
     joined = join()
     for stream in (joined.client_stream, joined.target_stream):
         assert stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -306,7 +323,7 @@ print((resident() - before) // count)
 """
 
 
-def test_an_idle_tunnel_costs_less_than_1600_bytes():
+def test_an_idle_tunnel_costs_less_than_1600_bytes() -> None:
     printed = subprocess.run(
         [sys.executable, "-c", IDLE_TUNNELS], capture_output=True, text=True, check=True, cwd=ROOT
     )

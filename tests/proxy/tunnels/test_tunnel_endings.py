@@ -18,6 +18,7 @@ from chp_gevent.proxy.tunnels.tunnel import Tunnel
 from tests.kit.peers.loopback import reset_on_close
 from tests.kit.tunnel_pairs import (
     SOON,
+    Contexts,
     Joiner,
     at_once,
     ends_with_reset,
@@ -36,7 +37,9 @@ from tests.proxy.tunnels.test_tunnel import BOTH_WAYS, MEGABYTE, PLAIN_AND_TLS, 
 
 @PLAIN_AND_TLS
 @BOTH_WAYS
-def test_a_side_that_shut_its_writing_still_receives(join, tls, way):
+def test_a_side_that_shut_its_writing_still_receives(
+    join: Joiner, tls: tuple[bool, bool], way: tuple[str, str]
+) -> None:
     joined = join(*tls)
     shut, other = joined.ends(way)
     request, answer = random.randbytes(MEGABYTE), random.randbytes(5 * MEGABYTE)
@@ -60,7 +63,9 @@ def test_a_side_that_shut_its_writing_still_receives(join, tls, way):
 
 @PLAIN_AND_TLS
 @BOTH_WAYS
-def test_an_end_in_one_direction_loses_nothing_in_the_other(join, tls, way):
+def test_an_end_in_one_direction_loses_nothing_in_the_other(
+    join: Joiner, tls: tuple[bool, bool], way: tuple[str, str]
+) -> None:
     """With TLS, saying the end while data comes in is what OpenSSL makes hard."""
     joined = join(*tls)
     shut, other = joined.ends(way)
@@ -85,7 +90,7 @@ def test_an_end_in_one_direction_loses_nothing_in_the_other(join, tls, way):
 
 
 @PLAIN_AND_TLS
-def test_the_end_waits_for_a_reader_that_stopped(join, tls):
+def test_the_end_waits_for_a_reader_that_stopped(join: Joiner, tls: tuple[bool, bool]) -> None:
     joined = join(*tls)
     data = random.randbytes(30 * MEGABYTE)
 
@@ -103,7 +108,9 @@ def test_the_end_waits_for_a_reader_that_stopped(join, tls):
 
 @PLAIN_AND_TLS
 @BOTH_WAYS
-def test_a_close_reaches_the_other_side_and_ends_the_tunnel_with_its_close(join, tls, way):
+def test_a_close_reaches_the_other_side_and_ends_the_tunnel_with_its_close(
+    join: Joiner, tls: tuple[bool, bool], way: tuple[str, str]
+) -> None:
     joined = join(*tls)
     leaving, staying = joined.ends(way)
     # A close with something unread, be it the session tickets of TLS, is a reset.
@@ -116,7 +123,9 @@ def test_a_close_reaches_the_other_side_and_ends_the_tunnel_with_its_close(join,
 
 
 @PLAIN_AND_TLS
-def test_a_close_loses_nothing_that_a_slow_reader_has_not_got_yet(join, tls):
+def test_a_close_loses_nothing_that_a_slow_reader_has_not_got_yet(
+    join: Joiner, tls: tuple[bool, bool]
+) -> None:
     """With TLS there is no close_notify here, which OpenSSL answers with an alert."""
     joined = join(*tls)
     data = random.randbytes(20 * MEGABYTE)
@@ -134,7 +143,9 @@ def test_a_close_loses_nothing_that_a_slow_reader_has_not_got_yet(join, tls):
 
 @PLAIN_AND_TLS
 @BOTH_WAYS
-def test_a_reset_reaches_the_other_side_as_a_reset(join, tls, way):
+def test_a_reset_reaches_the_other_side_as_a_reset(
+    join: Joiner, tls: tuple[bool, bool], way: tuple[str, str]
+) -> None:
     joined = join(*tls)
     leaving, staying = joined.ends(way)
     leaving.reset()
@@ -144,7 +155,9 @@ def test_a_reset_reaches_the_other_side_as_a_reset(join, tls, way):
 
 @PLAIN_AND_TLS
 @BOTH_WAYS
-def test_a_reset_is_noticed_while_back_pressure_keeps_its_side_unread(join, tls, way):
+def test_a_reset_is_noticed_while_back_pressure_keeps_its_side_unread(
+    join: Joiner, tls: tuple[bool, bool], way: tuple[str, str]
+) -> None:
     joined = join(*tls)
     leaving, staying = joined.ends(way)
     piece = bytes(MEGABYTE)
@@ -165,7 +178,9 @@ def test_a_reset_is_noticed_while_back_pressure_keeps_its_side_unread(join, tls,
 
 @PLAIN_AND_TLS
 @BOTH_WAYS
-def test_a_reset_is_noticed_after_the_end_of_that_side(join, tls, way):
+def test_a_reset_is_noticed_after_the_end_of_that_side(
+    join: Joiner, tls: tuple[bool, bool], way: tuple[str, str]
+) -> None:
     joined = join(*tls)
     leaving, staying = joined.ends(way)
     leaving.shut_writing()
@@ -177,7 +192,9 @@ def test_a_reset_is_noticed_after_the_end_of_that_side(join, tls, way):
 
 
 @BOTH_WAYS
-def test_the_last_words_of_a_side_that_takes_no_more_are_delivered(join, way):
+def test_the_last_words_of_a_side_that_takes_no_more_are_delivered(
+    join: Joiner, way: tuple[str, str]
+) -> None:
     joined = join()
     leaving, staying = joined.ends(way)
 
@@ -199,7 +216,9 @@ def test_the_last_words_of_a_side_that_takes_no_more_are_delivered(join, way):
     assert in_thread(staying.receive) == b"too much"
 
 
-def test_what_a_unix_target_sent_before_it_closed_is_delivered_in_spite_of_back_pressure(join):
+def test_what_a_unix_target_sent_before_it_closed_is_delivered_in_spite_of_back_pressure(
+    join: Joiner,
+) -> None:
     """A UNIX socket hangs up at once, with data still unread; TCP does not."""
     ours, theirs = socket.socketpair()
     joined = join(target_pair=(theirs, ours))
@@ -216,7 +235,7 @@ def test_what_a_unix_target_sent_before_it_closed_is_delivered_in_spite_of_back_
     assert joined.closed.wait(SOON)
 
 
-def test_a_tunnel_between_broken_connections_closes_at_once(join):
+def test_a_tunnel_between_broken_connections_closes_at_once(join: Joiner) -> None:
     joined = join(early_from_client=b"hello", early_from_target=b"hello", start=False)
     joined.client.reset()
     joined.target.reset()
@@ -226,7 +245,7 @@ def test_a_tunnel_between_broken_connections_closes_at_once(join):
 
 
 @PLAIN_AND_TLS
-def test_abort_closes_both_sides_and_tells_it_once(join, tls):
+def test_abort_closes_both_sides_and_tells_it_once(join: Joiner, tls: tuple[bool, bool]) -> None:
     joined = join(*tls)
     joined.tunnel.abort()
     joined.tunnel.abort()
@@ -322,17 +341,17 @@ def reset(sock: socket.socket) -> None:
 def open_and_end(count: int, make_pair: Callable[[], tuple[socket.socket, socket.socket]]) -> None:
     """Open tunnels a few at a time and end them in all ways in turn."""
     for end in islice(cycle(ENDINGS), count):
-        peers, streams, closed = [], [], []
-        for _ in range(2):
-            ours, theirs = make_pair()
+        closed: list[Tunnel] = []
+        (client, client_peer), (target, target_peer) = make_pair(), make_pair()
+        for ours in (client, target):
             ours.setblocking(False)
-            streams.append(Stream(ours, get_hub()))
-            peers.append(theirs)
-        tunnel = Tunnel(*streams, lambda *_: None, closed.append)
+        tunnel = Tunnel(
+            Stream(client, get_hub()), Stream(target, get_hub()), lambda *_: None, closed.append
+        )
         tunnel.start()
-        end(*peers, tunnel)
+        end(client_peer, target_peer, tunnel)
         run_loop()
-        for peer in peers:
+        for peer in (client_peer, target_peer):
             peer.close()
         for _ in range(1000):
             if closed:
@@ -355,7 +374,7 @@ def left_behind() -> dict[str, int]:
     }
 
 
-def test_ten_thousand_tunnels_of_all_endings_leave_nothing_behind():
+def test_ten_thousand_tunnels_of_all_endings_leave_nothing_behind() -> None:
     open_and_end(1000, socket.socketpair)
     before, memory_before = left_behind(), resident_kilobytes()
     open_and_end(8000, socket.socketpair)
@@ -364,7 +383,7 @@ def test_ten_thousand_tunnels_of_all_endings_leave_nothing_behind():
     assert resident_kilobytes() - memory_before < 1000
 
 
-def test_tls_tunnels_of_all_endings_leave_nothing_behind(contexts):
+def test_tls_tunnels_of_all_endings_leave_nothing_behind(contexts: Contexts) -> None:
     def end_some(count: int) -> None:
         for end in islice(cycle(ENDINGS), count):
             joiner = Joiner(contexts)

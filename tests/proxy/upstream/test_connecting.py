@@ -135,7 +135,7 @@ def test_the_error_that_tells_most_is_raised(service: Callable[..., Service]) ->
 def test_an_interrupted_race_leaves_nothing_open(service: Callable[..., Service]) -> None:
     port = service(dead=(2, 3, 4)).port
     before = descriptors()
-    with gevent.Timeout(2.5 * ATTEMPT_DELAY, False):
+    with gevent.Timeout(2.5 * ATTEMPT_DELAY, False):  # type: ignore[arg-type]
         raced([2, 3, 4], port)
         pytest.fail("nobody answers")
     assert descriptors() == before
@@ -188,7 +188,7 @@ def test_it_is_forgotten_when_connecting_takes_too_long(service: Callable[..., S
     name = Name(2, 3)
     assert name.connect(both.port)[0] == "127.0.0.3"
     name.connector._working.in_order = lambda *_: [address(4)]  # type: ignore[method-assign]
-    with gevent.Timeout(0.1, False):
+    with gevent.Timeout(0.1, False):  # type: ignore[arg-type]
         name.connect(both.port)
         pytest.fail("nobody answers")
     assert len(name.connector._working) == 0
