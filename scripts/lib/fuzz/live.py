@@ -105,7 +105,8 @@ class MutatingTarget(LoopbackServer):
                     return
                 head, message, received = taken
                 self.judge(head, message)
-                if not self._answer(connection, head, mutator, chance):
+                if not self._answer(connection, head, mutator, chance) or head.upgrade:
+                    # Behind a 101, what comes is the client's, byte for byte.
                     return
 
     def _receive(
