@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import chp_gevent.config
 from chp_gevent import __version__
 from chp_gevent.cli import USAGE, main, parse
 from chp_gevent.config.options import OptionError, Options, TcpAddress, UnixAddress
+from chp_gevent.config.table import SECTIONS
+from chp_gevent.config.usage import page_table
 
 # `configurable-http-proxy --help` of CHP 5.3.0
 CHP_OPTIONS = """
@@ -30,6 +33,7 @@ STATSD_OPTIONS = "--statsd-host --statsd-port --statsd-prefix".split()
 
 
 OPTIONS_PAGE = Path(__file__).parent.parent / "docs" / "options.md"
+CONFIG = Path(chp_gevent.config.__path__[0])
 
 
 def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +87,35 @@ def test_the_documentation_has_every_option_with_its_default() -> None:
     assert len(rows) == len(documented)
     defaults = {flag: default for flag, default in in_usage.items() if default}
     assert {flag: documented[flag] for flag in defaults} == defaults
+
+
+def test_the_table_of_the_documentation_is_current() -> None:
+    """It is written by scripts/options-page."""
+    assert f"\n{page_table()}\n" in OPTIONS_PAGE.read_text(encoding="utf-8")
+
+
+def test_every_option_is_in_the_table_once_and_is_used() -> None:
+    table = [option for section in SECTIONS for option in section.options]
+    flags = [option.flag for option in table]
+    assert len(flags) == len(set(flags)) > 70
+    sources = "".join(path.read_text("utf-8") for path in CONFIG.glob("*.py"))
+    names = {
+        f"{module.stem}.{name}": flag
+        for module in (CONFIG / "table").glob("*.py")
+        for name, flag in re.findall(r'^([A-Z_]+) = Option\(\s+"(\S+)"', module.read_text(), re.M)
+    }
+    assert set(names.values()) == set(flags)
+    unused = {flag for name, flag in names.items() if not re.search(rf"\b{name}\b", sources)}
+    # Those that end the program, those of both TLS servers, and those without effect, as in CHP.
+    assert {flag for flag in unused if "ssl" not in flag} == {"--help", "--version"}
+
+
+def test_a_line_of_the_usage_text_that_begins_with_a_dash_is_an_option() -> None:
+    """docopt would take it for one."""
+    begun = re.findall(r"^ *(-[^ ,]*)", USAGE, re.MULTILINE)
+    assert begun == [
+        option.alias or option.flag for section in SECTIONS for option in section.options
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,28 +12,25 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from docopt import DocoptExit, docopt
 
 from chp_gevent.config.options import OptionError
-from chp_gevent.routing.target_url import check_host, check_socket_path
 
 HELP = {"-h": "--help", "--help": "--help", "-V": "--version", "--version": "--version"}
 
-_MILLISECONDS_MAX = 2**31 - 1  # longer timers overflow in Node
-_INTEGER = re.compile(r"\s*\+?[0-9]{1,18}\s*")
-_SECONDS = re.compile(r"\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*")
 _CREDENTIALS = re.compile(r"//[^/]*@")  # of a URL: error messages don't show them
 
 _T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 
 
 @dataclass(frozen=True)
 class CommandLine:
     """The options of one command line, read by flag name.
 
-    An empty value counts as none given, as it does in CHP; ``host`` alone makes a difference.
+    An empty value counts as none given, as it does in CHP; for ``readers.host`` alone it is another.
     What is not given is the default of the usage text, or None where it has none.
     Every method raises `OptionError` when the value is not what the option takes.
     """
@@ -67,38 +64,19 @@ class CommandLine:
         except ValueError as error:
             raise OptionError(f"{flag}: {_CREDENTIALS.sub('//***@', value)!r} {error}") from None
 
-    def integer(self, flag: str, minimum: int, maximum: int) -> int | None:
-        """A whole number within bounds."""
-        return self.parsed(flag, lambda value: _integer(value, minimum, maximum))
+    def get(self, option: Readable[_T_co]) -> _T_co:
+        """The value of an option of the table, as that reads it."""
+        return option.read(self, option.flag)
 
-    def port(self, flag: str, minimum: int = 0) -> int | None:
-        """A TCP or UDP port; 0, where it is allowed, is any free port."""
-        return self.integer(flag, minimum, 65535)
 
-    def milliseconds(self, flag: str) -> float | None:
-        """A time in milliseconds, returned in seconds; None for 0, which is never in CHP."""
-        value = self.integer(flag, 0, _MILLISECONDS_MAX)
-        return value / 1000 if value else None
+class Readable(Protocol[_T_co]):
+    """An option, as far as a command line needs to know it."""
 
-    def seconds(self, flag: str, minimum: float, maximum: float = 86_400) -> float | None:
-        """A time in seconds, decimals allowed."""
+    @property
+    def flag(self) -> str: ...
 
-        def parse(value: str) -> float:
-            if not _SECONDS.fullmatch(value) or not minimum <= float(value) <= maximum:
-                raise ValueError(f"is not a number of seconds ({minimum:g} to {maximum:g})")
-            return float(value)
-
-        return self.parsed(flag, parse)
-
-    def host(self, flag: str) -> str | None:
-        """An address or a host name; empty when that was given."""
-        if self.values[flag] == "":
-            return ""
-        return self.parsed(flag, _host)
-
-    def socket_path(self, flag: str) -> str | None:
-        """The path of a UNIX socket."""
-        return self.parsed(flag, _socket_path)
+    @property
+    def read(self) -> Callable[[CommandLine, str], _T_co]: ...
 
 
 def read(usage: str, argv: Sequence[str], version: str) -> CommandLine:
@@ -158,19 +136,3 @@ def _known(flag: str, token: str, defaults: Mapping[str, object]) -> object:
     similar = difflib.get_close_matches(flag, defaults, n=1, cutoff=0.7)
     hint = f" (did you mean {similar[0]}?)" if similar else ""
     raise OptionError(f"unknown option {token!r}{hint}; see --help")
-
-
-def _integer(value: str, minimum: int, maximum: int) -> int:
-    if not _INTEGER.fullmatch(value) or not minimum <= int(value) <= maximum:
-        raise ValueError(f"is not a whole number from {minimum} to {maximum}")
-    return int(value)
-
-
-def _host(value: str) -> str:
-    check_host(value)
-    return value
-
-
-def _socket_path(value: str) -> str:
-    check_socket_path(value)
-    return value

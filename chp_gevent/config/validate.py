@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import TypeVar
+from ipaddress import ip_address
 
 from chp_gevent.config.argv import CommandLine
 from chp_gevent.config.options import (
@@ -23,36 +22,26 @@ from chp_gevent.config.options import (
     UnixAddress,
     passphrase_variable,
 )
+from chp_gevent.config.table import (
+    api,
+    client_tls,
+    general,
+    listening,
+    metrics,
+    processes,
+    requests,
+    targets,
+    timeouts,
+)
 from chp_gevent.http.https_location import HTTPS_PORT
 from chp_gevent.http.limits import LimitOptions
 from chp_gevent.routing.custom_headers import fault_of_name, is_value
-from chp_gevent.routing.target_url import check_target_url
 from chp_gevent.runtime.cpus import usable_cpus
 
 _DEFAULT_API_PORT = 8001  # CHP's, when clients connect to a UNIX socket
-_MAX_WORKERS = 256
-# Seconds. The kernel gives up connecting after 127; more is a number of milliseconds.
-_MAX_CONNECT_TIMEOUT = 300.0
 _MOST_DEFAULT_WORKERS = 8  # each worker holds a copy of the table: more are for who asks
 
-_LOG_LEVELS = {
-    "debug": "debug",
-    "info": "info",
-    "warn": "warn",
-    "error": "error",
-    # names that CHP's logger takes without listing them
-    "silly": "debug",
-    "verbose": "info",
-    "http": "info",
-    "warning": "warn",
-}
-
-_CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-_STATSD_PREFIX = re.compile(r"[^\s:|@]+")
-
 _AUTH_TOKEN = re.compile(r"[\x21-\x7e]+")
-
-_T = TypeVar("_T")
 
 
 def options(arguments: CommandLine, environ: Mapping[str, str]) -> Options:
@@ -73,50 +62,44 @@ def options(arguments: CommandLine, environ: Mapping[str, str]) -> Options:
         tls=tls,
         api_tls=_server_tls(arguments, environ, "--api-ssl"),
         proxy=_proxy(arguments),
-        default_target=_target_url(arguments, "--default-target"),
+        default_target=arguments.get(targets.DEFAULT_TARGET),
         auth_token=_auth_token(environ),
         statsd=_statsd(arguments),
-        storage_backend=arguments.parsed("--storage-backend", _class_path),
-        pid_file=arguments.text("--pid-file"),
-        log_level=_set(arguments.parsed("--log-level", _log_level)),
-        log_format=_set(arguments.parsed("--log-format", _log_format)),
-        access_log=arguments.text("--access-log"),
-        workers=arguments.integer("--workers", 1, _MAX_WORKERS) or _default_workers(),
-        drain_timeout=_set(arguments.seconds("--drain-timeout", 0)),
-        reload_drain_timeout=_set(arguments.seconds("--reload-drain-timeout", 0, 30 * 86_400)),
-        max_draining=_set(arguments.integer("--max-draining", 1, 100)),
-        worker_connections=_set(arguments.integer("--worker-connections", 1, 1_000_000)),
-        backlog=_set(arguments.integer("--backlog", 1, 65535)),
-        max_requests=_set(arguments.integer("--max-requests", 0, 10**9)),
+        storage_backend=arguments.get(api.STORAGE_BACKEND),
+        pid_file=arguments.get(general.PID_FILE),
+        log_level=arguments.get(general.LOG_LEVEL),
+        log_format=arguments.get(general.LOG_FORMAT),
+        access_log=arguments.get(general.ACCESS_LOG),
+        workers=arguments.get(processes.WORKERS) or _default_workers(),
+        drain_timeout=arguments.get(processes.DRAIN_TIMEOUT),
+        reload_drain_timeout=arguments.get(processes.RELOAD_DRAIN_TIMEOUT),
+        max_draining=arguments.get(processes.MAX_DRAINING),
+        worker_connections=arguments.get(processes.WORKER_CONNECTIONS),
+        backlog=arguments.get(processes.BACKLOG),
+        max_requests=arguments.get(processes.MAX_REQUESTS),
     )
     return replace(parsed, notices=tuple(_notices(arguments, parsed)))
-
-
-def _set(value: _T | None) -> _T:
-    """What can't be None, because the usage text has a default for it."""
-    assert value is not None
-    return value
 
 
 def _listen_address(arguments: CommandLine) -> Address:
     for flag in ("--port", "--ip"):
         if {"--socket", flag} <= arguments.given:
             raise OptionError(f"option '--socket' cannot be used with option '{flag}'")
-    path = arguments.socket_path("--socket")
+    path = arguments.get(listening.SOCKET)
     if path:
         return UnixAddress(path)
-    ip = "" if arguments.text("--ip") == "*" else arguments.host("--ip") or ""
-    return TcpAddress(ip, _set(arguments.port("--port")))
+    ip = "" if arguments.text(listening.IP.flag) == "*" else arguments.get(listening.IP) or ""
+    return TcpAddress(ip, arguments.get(listening.PORT))
 
 
 def _api_address(arguments: CommandLine, listen: Address) -> Address:
-    path = arguments.socket_path("--api-socket")
+    path = arguments.get(api.API_SOCKET)
     if path:
         return UnixAddress(path)
-    port = arguments.port("--api-port")
+    port = arguments.get(api.API_PORT)
     if port is None:
         port = _port_after(listen)
-    return TcpAddress(_set(arguments.host("--api-ip")), port)
+    return TcpAddress(arguments.get(api.API_IP), port)
 
 
 def _port_after(listen: Address) -> int:
@@ -128,11 +111,11 @@ def _port_after(listen: Address) -> int:
 
 
 def _metrics_address(arguments: CommandLine) -> Address | None:
-    path = arguments.socket_path("--metrics-socket")
+    path = arguments.get(metrics.METRICS_SOCKET)
     if path:
         return UnixAddress(path)
-    port = arguments.port("--metrics-port")
-    ip = arguments.host("--metrics-ip") or ""
+    port = arguments.get(metrics.METRICS_PORT)
+    ip = arguments.get(metrics.METRICS_IP) or ""
     return None if port is None else TcpAddress(ip, port)
 
 
@@ -149,9 +132,9 @@ def _server_tls(
         ca=arguments.text(f"{prefix}-ca"),
         request_cert=arguments.switch(f"{prefix}-request-cert"),
         reject_unauthorized=arguments.switch(f"{prefix}-reject-unauthorized"),
-        protocol=arguments.text("--ssl-protocol"),
-        ciphers=arguments.text("--ssl-ciphers"),
-        dhparam=arguments.text("--ssl-dhparam"),
+        protocol=arguments.get(client_tls.SSL_PROTOCOL),
+        ciphers=arguments.get(client_tls.SSL_CIPHERS),
+        dhparam=arguments.get(client_tls.SSL_DHPARAM),
         passphrase=environ.get(passphrase_variable(prefix)) or None,
         flag_prefix=prefix,
     )
@@ -160,8 +143,8 @@ def _server_tls(
 def _redirect(
     arguments: CommandLine, listen: Address, tls: ServerTlsOptions | None
 ) -> RedirectOptions | None:
-    port = arguments.port("--redirect-port")
-    to_port = arguments.port("--redirect-to", minimum=1)
+    port = arguments.get(listening.REDIRECT_PORT)
+    to_port = arguments.get(listening.REDIRECT_TO)
     if port is None:
         return None
     if tls is None:
@@ -173,39 +156,39 @@ def _redirect(
 
 
 def _proxy(arguments: CommandLine) -> ProxyOptions:
-    trusted_proxies = arguments.parsed("--trusted-proxies", _networks)
-    proxy_protocol = arguments.switch("--proxy-protocol")
+    trusted_proxies = arguments.get(requests.TRUSTED_PROXIES)
+    proxy_protocol = arguments.get(requests.PROXY_PROTOCOL)
     if proxy_protocol and trusted_proxies is None:
         raise OptionError("--proxy-protocol: needs --trusted-proxies, who is to send its headers")
     return ProxyOptions(
-        x_forward=not arguments.switch("--no-x-forward"),
-        prepend_path=not arguments.switch("--no-prepend-path"),
-        include_prefix=not arguments.switch("--no-include-prefix"),
-        auto_rewrite=arguments.switch("--auto-rewrite"),
-        change_origin=arguments.switch("--change-origin"),
-        protocol_rewrite=arguments.parsed("--protocol-rewrite", _rewritten_protocol),
-        custom_headers=_custom_headers(arguments.texts("--custom-header")),
-        host_routing=arguments.switch("--host-routing"),
-        error_target=_target_url(arguments, "--error-target"),
-        error_path=arguments.text("--error-path"),
-        timeout=arguments.milliseconds("--timeout"),
-        proxy_timeout=arguments.milliseconds("--proxy-timeout"),
-        connect_timeout=_set(arguments.seconds("--connect-timeout", 0.1, _MAX_CONNECT_TIMEOUT)),
+        x_forward=not arguments.get(requests.NO_X_FORWARD),
+        prepend_path=not arguments.get(requests.NO_PREPEND_PATH),
+        include_prefix=not arguments.get(requests.NO_INCLUDE_PREFIX),
+        auto_rewrite=arguments.get(requests.AUTO_REWRITE),
+        change_origin=arguments.get(requests.CHANGE_ORIGIN),
+        protocol_rewrite=arguments.get(requests.PROTOCOL_REWRITE),
+        custom_headers=_custom_headers(arguments.get(requests.CUSTOM_HEADER)),
+        host_routing=arguments.get(requests.HOST_ROUTING),
+        error_target=arguments.get(targets.ERROR_TARGET),
+        error_path=arguments.get(targets.ERROR_PATH),
+        timeout=arguments.get(timeouts.TIMEOUT),
+        proxy_timeout=arguments.get(timeouts.PROXY_TIMEOUT),
+        connect_timeout=arguments.get(processes.CONNECT_TIMEOUT),
         keep_alive_timeout=(
-            arguments.milliseconds("--keep-alive-timeout") or ProxyOptions.keep_alive_timeout
+            arguments.get(timeouts.KEEP_ALIVE_TIMEOUT) or ProxyOptions.keep_alive_timeout
         ),
         client_tls=ClientTlsOptions(
-            key=arguments.text("--client-ssl-key"),
-            cert=arguments.text("--client-ssl-cert"),
-            ca=arguments.text("--client-ssl-ca"),
-            verify=not arguments.switch("--insecure"),
+            key=arguments.get(targets.CLIENT_SSL_KEY),
+            cert=arguments.get(targets.CLIENT_SSL_CERT),
+            ca=arguments.get(targets.CLIENT_SSL_CA),
+            verify=not arguments.get(targets.INSECURE),
         ),
         limits=LimitOptions(
-            max_request_line=_set(arguments.integer("--max-request-line", 256, 2**20)),
-            max_header_size=_set(arguments.integer("--max-header-size", 256, 2**24)),
-            max_headers=_set(arguments.integer("--max-headers", 1, 10_000)),
-            header_timeout=_set(arguments.seconds("--header-timeout", 0.1)),
-            body_timeout=arguments.seconds("--body-timeout", 0) or None,
+            max_request_line=arguments.get(processes.MAX_REQUEST_LINE),
+            max_header_size=arguments.get(processes.MAX_HEADER_SIZE),
+            max_headers=arguments.get(processes.MAX_HEADERS),
+            header_timeout=arguments.get(processes.HEADER_TIMEOUT),
+            body_timeout=arguments.get(processes.BODY_TIMEOUT) or None,
         ),
         trusted_proxies=trusted_proxies,
         proxy_protocol=proxy_protocol,
@@ -214,28 +197,20 @@ def _proxy(arguments: CommandLine) -> ProxyOptions:
 
 
 def _https_port(arguments: CommandLine, *, trusted: bool) -> int | None:
-    if not arguments.switch("--redirect-http"):
+    if not arguments.get(listening.REDIRECT_HTTP):
         return None
     if not trusted:
         raise OptionError(
             "--redirect-http: needs --trusted-proxies, which says whose X-Forwarded-Proto counts"
         )
-    return arguments.port("--redirect-to", minimum=1) or HTTPS_PORT
+    return arguments.get(listening.REDIRECT_TO) or HTTPS_PORT
 
 
 def _statsd(arguments: CommandLine) -> StatsdOptions | None:
-    host = arguments.host("--statsd-host")
-    port = _set(arguments.port("--statsd-port", minimum=1))
-    prefix = _set(arguments.parsed("--statsd-prefix", _statsd_prefix))
+    host = arguments.get(metrics.STATSD_HOST)
+    port = arguments.get(metrics.STATSD_PORT)
+    prefix = arguments.get(metrics.STATSD_PREFIX)
     return StatsdOptions(host, port, prefix) if host else None
-
-
-def _target_url(arguments: CommandLine, flag: str) -> str | None:
-    def checked(url: str) -> str:
-        check_target_url(url)
-        return url
-
-    return arguments.parsed(flag, checked)
 
 
 def _auth_token(environ: Mapping[str, str]) -> str | None:
@@ -267,58 +242,6 @@ def _one_line(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Networks that are separated by commas; ``none`` is no network at all."""
-    if value.strip().lower() == "none":
-        return ()
-    networks = []
-    for item in value.split(","):
-        try:
-            networks.append(_plain_network(ip_network(item.strip())))
-        except ValueError as error:
-            raise ValueError(f"is not a list of IP addresses and networks: {error}") from None
-    return tuple(networks)
-
-
-def _plain_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """Return a network of IPv4 addresses in IPv6's notation (``::ffff:…``) as one of IPv4."""
-    first = getattr(network.network_address, "ipv4_mapped", None)
-    if first is None or network.prefixlen < 96:
-        return network
-    return IPv4Network((first, network.prefixlen - 96))
-
-
-def _rewritten_protocol(value: str) -> str:
-    protocol = value.lower().removesuffix(":")
-    if protocol not in ("http", "https"):
-        raise ValueError("is neither http nor https")
-    return protocol
-
-
-def _log_level(value: str) -> str:
-    if value.lower() not in _LOG_LEVELS:
-        raise ValueError("is not one of debug, info, warn, error")
-    return _LOG_LEVELS[value.lower()]
-
-
-def _log_format(value: str) -> str:
-    if value.lower() not in ("chp", "json"):
-        raise ValueError("is not one of chp, json")
-    return value.lower()
-
-
-def _class_path(value: str) -> str:
-    if not _CLASS_PATH.fullmatch(value):
-        raise ValueError("is not the path of a Python class, such as package.module.Class")
-    return value
-
-
-def _statsd_prefix(value: str) -> str:
-    if not _STATSD_PREFIX.fullmatch(value):
-        raise ValueError("has a character that statsd gives a meaning to")
-    return value
-
-
 def _default_workers() -> int:
     return min(usable_cpus(), _MOST_DEFAULT_WORKERS)
 
@@ -340,7 +263,7 @@ def _notices(arguments: CommandLine, parsed: Options) -> Iterator[Notice]:
                 f"Everyone who can reach {parsed.api.ip or 'any interface'} port "
                 f"{parsed.api.port} can change routes: set CONFIGPROXY_AUTH_TOKEN.",
             )
-    if arguments.text("--ip") == "*":
+    if arguments.text(listening.IP.flag) == "*":
         yield Notice(
             "warn",
             "Interpreting ip='*' as all-interfaces. Preferred usage is 0.0.0.0 for all IPv4 "
@@ -367,14 +290,14 @@ def _notices_of_no_effect(arguments: CommandLine, parsed: Options) -> Iterator[N
                 f"{prefix}-request-cert without {prefix}-ca: certificates of every authority "
                 "that this system trusts are accepted.",
             )
-    if "TLS_" in (arguments.text("--ssl-ciphers") or ""):
+    if "TLS_" in (arguments.get(client_tls.SSL_CIPHERS) or ""):
         yield Notice("warn", "--ssl-ciphers: Python offers all suites of TLS 1.3 or none.")
     if "--ssl-allow-rc4" in given:
         yield _no_effect(["--ssl-allow-rc4"], "OpenSSL 3 has no RC4")
-    if arguments.text("--redirect-port") and not parsed.redirect:
+    if arguments.get(listening.REDIRECT_PORT) and not parsed.redirect:
         yield _no_effect(["--redirect-port"], "the proxy listens on port 80 or on a socket")
-    redirects = arguments.text("--redirect-port") or parsed.proxy.https_port
-    if arguments.text("--redirect-to") and not redirects:
+    redirects = arguments.get(listening.REDIRECT_PORT) or parsed.proxy.https_port
+    if arguments.get(listening.REDIRECT_TO) and not redirects:
         yield _no_effect(["--redirect-to"], "neither --redirect-port nor --redirect-http is given")
     if (
         parsed.proxy.https_port
