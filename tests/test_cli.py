@@ -102,7 +102,7 @@ def test_every_option_is_in_the_table_once_and_is_used() -> None:
     names = {
         f"{module.stem}.{name}": flag
         for module in (CONFIG / "table").glob("*.py")
-        for name, flag in re.findall(r'^([A-Z_]+) = Option\(\s+"(\S+)"', module.read_text(), re.M)
+        for name, flag in re.findall(r'^([A-Z0-9_]+) = Option\(\s+"(\S+)"', module.read_text(), re.M)
     }
     assert set(names.values()) == set(flags)
     unused = {flag for name, flag in names.items() if not re.search(rf"\b{name}\b", sources)}

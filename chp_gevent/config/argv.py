@@ -30,7 +30,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 class CommandLine:
     """The options of one command line, read by flag name.
 
-    An empty value counts as none given, as it does in CHP; for ``readers.host`` alone it is another.
+    An empty value counts as none given, as it does in CHP; ``readers.host`` alone takes it.
     What is not given is the default of the usage text, or None where it has none.
     Every method raises `OptionError` when the value is not what the option takes.
     """
