@@ -94,6 +94,9 @@ def test_the_table_of_the_documentation_is_current() -> None:
     assert f"\n{page_table()}\n" in OPTIONS_PAGE.read_text(encoding="utf-8")
 
 
+entry = re.compile(r'^([A-Z0-9_]+) = Option\(\s+"(\S+)"', re.MULTILINE)
+
+
 def test_every_option_is_in_the_table_once_and_is_used() -> None:
     table = [option for section in SECTIONS for option in section.options]
     flags = [option.flag for option in table]
@@ -102,7 +105,7 @@ def test_every_option_is_in_the_table_once_and_is_used() -> None:
     names = {
         f"{module.stem}.{name}": flag
         for module in (CONFIG / "table").glob("*.py")
-        for name, flag in re.findall(r'^([A-Z0-9_]+) = Option\(\s+"(\S+)"', module.read_text(), re.M)
+        for name, flag in entry.findall(module.read_text("utf-8"))
     }
     assert set(names.values()) == set(flags)
     unused = {flag for name, flag in names.items() if not re.search(rf"\b{name}\b", sources)}

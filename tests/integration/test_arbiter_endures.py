@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,6 +50,18 @@ def kill_one_worker(proxy: Proxy) -> int:
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: not os.path.exists(f"/proc/{victim}"), 5, "the worker is gone")
     return victim
+
+
+def wait_until_serving(proxy: Proxy, number: int) -> None:
+    """Wait until so many workers have accepted a connection each: a process may be a beginner."""
+    serving: set[int] = set()
+    with ExitStack() as held:
+
+        def all_serve() -> bool:
+            serving.add(proxy.worker_of(held.enter_context(proxy.client())))
+            return len(serving) == number
+
+        wait_until(all_serve, 10, lambda: f"{number} workers serve: {serving}")
 
 
 def assert_serves(proxy: Proxy) -> None:
@@ -262,7 +274,7 @@ def test_processes_that_cannot_be_started_are_tried_again(
 ) -> None:
     flag = tmp_path / "broken"
     proxy = start_proxy("--workers", "2", command=faulty(flag, fault), workers=None)
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 5, "two workers")
+    wait_until_serving(proxy, 2)
     flag.touch()
     if fault == faults.FORK_FAILS:
         kill_one_worker(proxy)
@@ -272,7 +284,7 @@ def test_processes_that_cannot_be_started_are_tried_again(
     os.kill(proxy.management_pid(), signal.SIGKILL)
     proxy.wait_for_log("error: cannot start the management process: .*; trying again")
     flag.unlink()
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
+    wait_until_serving(proxy, 2)
     assert_serves(proxy)
 
 
@@ -334,7 +346,7 @@ def test_a_worker_that_cannot_boot_is_one_line_and_tried_again(
     flag = tmp_path / "broken"
     command = faulty(flag, faults.WORKERS_CANNOT_BOOT)
     proxy = start_proxy("--workers", "2", command=command, workers=None)
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 5, "two workers")
+    wait_until_serving(proxy, 2)
     flag.touch()
     kill_one_worker(proxy)
     proxy.wait_for_log("error: worker could not start: MemoryError: not enough of it")
@@ -346,7 +358,7 @@ def test_a_worker_that_cannot_boot_is_one_line_and_tried_again(
     proxy.wait_for_log(r"could not start; trying again in 1 s", 10)
     assert len(os.listdir(f"/proc/{proxy.pid}/fd")) <= arbiter_files, "heartbeats are closed"
     flag.unlink()
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
+    wait_until_serving(proxy, 2)
 
 
 def test_a_worker_that_ends_at_once_is_replaced_after_a_pause(
@@ -366,7 +378,7 @@ def test_a_worker_that_ends_at_once_is_replaced_after_a_pause(
         proxy.wait_for_log(rf"error: worker \(pid \d+\) ended at once; .* in {pause} s")
     assert_serves(proxy)
     flag.unlink()
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "two workers")
+    wait_until_serving(proxy, 2)
 
 
 def test_at_the_first_start_a_worker_that_cannot_boot_ends_the_server(tmp_path: Path) -> None:
@@ -397,7 +409,7 @@ def test_old_workers_serve_until_all_new_ones_accept(
     flag = tmp_path / "broken"
     command = faulty(flag, faults.WORKERS_BOOT_FOR_EVER)
     proxy = start_proxy("--workers", "2", command=command, workers=None)
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 5, "two workers")
+    wait_until_serving(proxy, 2)
     old = proxy.worker_pids()
     flag.touch()
     proxy.signal(signal.SIGHUP)
@@ -417,7 +429,7 @@ def test_old_workers_go_on_when_new_ones_do_not_come_up(
     flag = tmp_path / "broken"
     command = faulty(flag, fault, faults.RENEWALS_ARE_OVERDUE_AFTER_A_SECOND)
     proxy = start_proxy("--workers", "2", command=command, workers=None)
-    wait_until(lambda: len(proxy.worker_pids()) == 2, 5, "two workers")
+    wait_until_serving(proxy, 2)
     old = proxy.worker_pids()
     flag.touch()
     proxy.signal(signal.SIGHUP)
