@@ -27,16 +27,20 @@ class MaybeSilent(Protocol):
 _Connection = TypeVar("_Connection", bound=MaybeSilent)
 
 
-def turn(since: float, now: float, *, proven: bool) -> Turn:
+def turn(since: float, now: float, *, proven: bool, regulars_stay: bool = False) -> Turn:
     """Return when a connection goes that has been silent ``since`` then.
 
     Those go first from which nothing has come that could be answered, though they have had
     time: who opens connections to lock others out has many. Then those that are ``proven``:
     kept for requests that may come after others. Each time the longest silent first.
+
+    With ``regulars_stay``, who has been answered just now goes after newcomers: a client that
+    is busy would meet a closed connection with a request that it can't repeat.
     """
+    recent = now - since < PATIENCE
     if proven:
-        return 1, since
-    return (0, since) if now - since >= PATIENCE else (2, since)
+        return (3 if regulars_stay and recent else 1), since
+    return (2 if recent else 0), since
 
 
 def first_to_go(connections: Iterable[_Connection], now: float) -> list[tuple[Turn, _Connection]]:

@@ -26,6 +26,8 @@ class ServerSettings:
             counts from when there is something to send.
         keeps_http_1_0: whether HTTP/1.0 clients that would like to keep their connection may.
         explains_refusals: whether a request that is refused is told why.
+        regulars_stay: whether, in a server that is full, a client that has just been answered is
+            preferred to one that has not asked yet.
         tls: where connections are TLS.
         trusted_proxies: whose ``X-Forwarded-*`` are believed; None for everybody's.
         proxy_protocol: whether a trusted peer begins each connection with a header of the PROXY
@@ -45,6 +47,7 @@ class ServerSettings:
     abort_on_disconnect: bool = True
     keeps_http_1_0: bool = True
     explains_refusals: bool = True
+    regulars_stay: bool = False
     tls: ssl.SSLContext | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
     proxy_protocol: bool = False

@@ -59,6 +59,8 @@ def server_settings(
         # CHP closes connections of HTTP/1.0 clients even if they would like to keep them.
         keeps_http_1_0=False,
         explains_refusals=False,
+        # Who is in the middle of its changes, as a hub, is not shut out by a crowd.
+        regulars_stay=True,
         tls=tls,
         server_name=name or "localhost",
         server_port=str(port),

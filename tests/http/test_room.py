@@ -10,13 +10,16 @@ NOW = 1000.0
 class Connection:
     """A connection that has been silent for ``seconds``; None while it is being answered."""
 
-    def __init__(self, seconds: float | None, *, proven: bool = True) -> None:
-        self._seconds, self._proven = seconds, proven
+    def __init__(
+        self, seconds: float | None, *, proven: bool = True, regulars_stay: bool = False
+    ) -> None:
+        self._seconds, self._proven, self._regulars_stay = seconds, proven, regulars_stay
 
     def turn(self, now: float) -> Turn | None:
-        return (
-            None if self._seconds is None else turn(now - self._seconds, now, proven=self._proven)
-        )
+        if self._seconds is None:
+            return None
+        since = now - self._seconds
+        return turn(since, now, proven=self._proven, regulars_stay=self._regulars_stay)
 
 
 def order(*connections: Connection) -> list[int]:
@@ -41,6 +44,13 @@ def test_who_has_never_asked_though_there_was_time_goes_before_who_may_ask_again
         Connection(1, proven=False),
     )
     assert order(newcomer, idle, silent) == [2, 1, 0]
+
+
+def test_who_was_answered_just_now_goes_last_where_regulars_stay() -> None:
+    regular, idle = Connection(1, regulars_stay=True), Connection(3, regulars_stay=True)
+    newcomer, silent = Connection(0.1, proven=False), Connection(2.5, proven=False)
+    assert order(regular, newcomer, idle, silent) == [3, 2, 1, 0]
+    assert order(Connection(1), newcomer, Connection(3), silent) == [3, 2, 0, 1]
 
 
 def test_newcomers_go_when_there_is_nobody_else() -> None:

@@ -148,6 +148,8 @@ def check_response(message: bytes) -> str:
         return "interim: has no body, whatever it says (RFC 9112, 6.3)"
     if exception := is_exceptional_trailer(decoder.trailers):
         return exception
+    if ours.chunked and _tab_behind_chunked(block):
+        return "a tab behind the name of the coding"
     seen = Seen()
     parser = httptools.HttpResponseParser(seen)
     seen.read(parser, message[: len(message) - len(decoder.rest)])

@@ -371,7 +371,8 @@ class ClientConnection:
             return None
         settings = self._server.settings
         if state is _IDLE:
-            return turn(self.deadline - settings.idle_timeout, now, proven=True)
+            since = self.deadline - settings.idle_timeout
+            return turn(since, now, proven=True, regulars_stay=settings.regulars_stay)
         patience = _LINGER_SECONDS if state is _CLOSING else settings.limits.header_timeout
         return turn(self.deadline - patience, now, proven=False)
 
