@@ -49,7 +49,8 @@ def test_who_has_never_asked_though_there_was_time_goes_before_who_may_ask_again
 def test_who_was_answered_just_now_goes_last_where_regulars_stay() -> None:
     regular, idle = Connection(1, regulars_stay=True), Connection(3, regulars_stay=True)
     newcomer, silent = Connection(0.1, proven=False), Connection(2.5, proven=False)
-    assert order(regular, newcomer, idle, silent) == [3, 2, 1, 0]
+    assert order(regular, newcomer, idle, silent) == [3, 2, 1], "and not with those of before"
+    assert order(regular, Connection(0.5, regulars_stay=True)) == [0, 1]
     assert order(Connection(1), newcomer, Connection(3), silent) == [3, 2, 0, 1]
 
 
