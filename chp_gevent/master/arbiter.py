@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
@@ -25,6 +25,7 @@ from chp_gevent.master.pid_file import PidFile
 from chp_gevent.master.preloading import keep_shared, load_code
 from chp_gevent.master.resources import check_files, open_sockets
 from chp_gevent.master.worker_pool import WorkerPool
+from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.descriptors import raise_descriptor_limit
 from chp_gevent.runtime.signals import die_with_parent, stop_by_default
@@ -197,7 +198,7 @@ class ProxyArbiter(WorkerPool):
 
     # -- what its children begin with
 
-    def begin_worker(self, worker: Any) -> None:
+    def begin_worker(self, worker: ProxyWorker) -> None:
         """In a new worker: close what belongs to other processes, first of all."""
         die_with_parent(self.pid)
         stop_by_default()

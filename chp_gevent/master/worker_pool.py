@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import time
-from typing import Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
@@ -21,6 +20,7 @@ from chp_gevent.config.options import OptionError, Options
 from chp_gevent.config.tls_contexts import TlsContexts, read_contexts
 from chp_gevent.master.renewal import Renewal
 from chp_gevent.master.resources import check_error_path
+from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import held_stop_signals
 from chp_gevent.shared.journal import Journal
@@ -72,7 +72,7 @@ class WorkerPool(Arbiter):
         # The last row is the management process's.
         self.segment = Segment(rows=max(rows, _FEWEST_ROWS) + 1)
         self._journal = Journal(self.segment)
-        self.draining: dict[int, Any] = {}
+        self.draining: dict[int, ProxyWorker] = {}
         self._cut_off: dict[int, float] = {}
         self._renewal: Renewal | None = None
         # A signal that came while the workers were being replaced: files may have changed since.
@@ -82,7 +82,7 @@ class WorkerPool(Arbiter):
         self._stopping = False
 
     @property
-    def all_workers(self) -> list[Any]:
+    def all_workers(self) -> list[ProxyWorker]:
         """The workers that serve or are to, and those that drain."""
         return [*self.WORKERS.values(), *self.draining.values()]
 
@@ -95,7 +95,7 @@ class WorkerPool(Arbiter):
 
     # -- starting them
 
-    def assign_row(self, worker: Any) -> None:
+    def assign_row(self, worker: ProxyWorker) -> None:
         """Give a worker that is about to be forked its row and what is shared.
 
         Raises ``RuntimeError`` when there is no row left.
@@ -272,7 +272,7 @@ class WorkerPool(Arbiter):
         elif pid in self.WORKERS:
             self._note_worker_end(pid, self.WORKERS.pop(pid), status)
 
-    def _note_worker_end(self, pid: int, worker: Any, status: int) -> None:
+    def _note_worker_end(self, pid: int, worker: ProxyWorker, status: int) -> None:
         """Take note of a worker that nobody told to stop."""
         came_up = worker.came_up
         self._has_served = self._has_served or came_up
@@ -298,7 +298,7 @@ class WorkerPool(Arbiter):
             pause = self._boots.failed()
             log.error("worker (pid %s) ended at once; starting another in %g s", pid, pause)
 
-    def _forget_worker(self, worker: Any) -> None:
+    def _forget_worker(self, worker: ProxyWorker) -> None:
         """Close the heartbeat of a worker that has ended, and zero the gauges of its row."""
         worker.tmp.close()
         reset_gauges(worker.row)

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers import base
@@ -37,6 +37,15 @@ from chp_gevent.shared.segment import (
     Segment,
     reset_gauges,
 )
+
+if TYPE_CHECKING:
+    from gevent.event import Event
+
+    from chp_gevent.http.server import HTTPServer
+    from chp_gevent.proxy.access_log.batches import AccessLog
+    from chp_gevent.proxy.upstream.pools import Upstream
+    from chp_gevent.proxy.worker_server import WorkerEvents
+    from chp_gevent.shared.subscriber import Subscriber
 
 log = logging.getLogger("chp_gevent.server")
 
@@ -79,16 +88,20 @@ class ProxyWorker(GeventWorker):
 
     row_index: int = 0
     row: memoryview[int]
+    server: HTTPServer
+    upstream: Upstream
+    subscriber: Subscriber
+    events: WorkerEvents
     beats: int = 0
     requests_before: int = 0
     # The server that redirects to HTTPS, if there is one.
-    redirect: Any = None
+    redirect: HTTPServer | None = None
     # The access log, if there is one.
-    access: Any = None
+    access: AccessLog | None = None
     redirect_sockets: Sequence[socket.socket] = ()
     is_noted: bool = False
     # Set when the worker is to stop, once it serves.
-    _stopping: Any = None
+    _stopping: Event | None = None
 
     def take(
         self,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trustme
@@ -485,12 +486,13 @@ def test_workers_beyond_the_rows_of_the_segment_are_refused() -> None:
     arbiter.segment = Segment(rows=3, routes=1)
     arbiter.options = Options(TcpAddress("", 0), TcpAddress("", 0))
     arbiter.tls = arbiter._journal = None  # type: ignore[assignment]
-    taken = [SimpleNamespace(row_index=index) for index in range(2)]
+    taken: list[Any] = [SimpleNamespace(row_index=index) for index in range(2)]
+    third: Any = SimpleNamespace()
     arbiter.WORKERS = {1: taken[0]}
     arbiter.draining = {2: taken[1]}
     # The last row is the management process's.
     with pytest.raises(RuntimeError, match="there are 2 workers already"):
-        arbiter.assign_row(SimpleNamespace())
+        arbiter.assign_row(third)
 
 
 def test_systemd_is_told_and_the_children_are_none_the_worse(
@@ -597,7 +599,8 @@ def test_draining_workers_leave_rows_for_a_reload(monkeypatch: pytest.MonkeyPatc
     arbiter.options = Options(TcpAddress("", 0), TcpAddress("", 0), max_draining=8)
     arbiter._num_workers = 3
     arbiter._cut_off = {}
-    arbiter.draining = dict.fromkeys(range(6))
+    drain: dict[int, Any] = dict.fromkeys(range(6))
+    arbiter.draining = drain
     ended: list[int] = []
     monkeypatch.setattr(ProxyArbiter, "kill_worker", lambda self, pid, sig: ended.append(pid))
     arbiter._cut_off_oldest()

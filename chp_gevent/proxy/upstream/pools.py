@@ -39,16 +39,18 @@ class _IdleConnections:
     """
 
     def __init__(self, maxsize: int = 0) -> None:
-        self.connections: list[Any] = []
+        self.connections: list[TargetConnection] = []
 
-    def put(self, item: Any, block: bool = False, timeout: float | None = None) -> None:
+    def put(
+        self, item: TargetConnection | None, block: bool = False, timeout: float | None = None
+    ) -> None:
         if item is None:
             return
         if len(self.connections) >= MAX_IDLE:
             raise queue.Full
         self.connections.append(item)
 
-    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+    def get(self, block: bool = False, timeout: float | None = None) -> TargetConnection:
         if not self.connections:
             raise queue.Empty
         return self.connections.pop()
@@ -58,6 +60,7 @@ class _IdleConnections:
 
 
 class _PoolMixin:
+    # urllib3 has other types for these.
     QueueCls: Any = _IdleConnections
     pool: Any
     connector: Connector
