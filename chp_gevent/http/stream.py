@@ -122,6 +122,10 @@ class Stream:
         """Whether a read would return data that no event announces."""
         return False
 
+    def has_met_end(self) -> bool:
+        """Whether the read that returned the last data has met the end behind them, too."""
+        return False
+
     @property
     def read_event(self) -> int:
         """What to wait for (READ or WRITE) after :meth:`try_read` returned None."""

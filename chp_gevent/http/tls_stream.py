@@ -151,6 +151,10 @@ class TLSStream(Stream):
         """Whether part of a record that has been decrypted, or the end, has not been read yet."""
         return self._end is not None or self._ssl.pending() > 0
 
+    def has_met_end(self) -> bool:
+        """As :meth:`Stream.has_met_end`: records are read on until there is no more of them."""
+        return self._end == b""
+
     @property
     def read_event(self) -> int:
         """READ, or WRITE when TLS has something to send first."""

@@ -317,6 +317,9 @@ class _Flow:
 
     def _wait_for_sink(self, unsent: bytes | memoryview) -> None:
         self._unsent = unsent
+        # Known before all is sent, or a reset in answer to OpenSSL's alert (for an end without
+        # close_notify) would break what has ended in order.
+        self.at_end = self.at_end or self.source.has_met_end()
         self._block(self._sink, self._sink.write_event)
 
     def _pass_end(self) -> None:

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 
 from gevent import Greenlet, get_hub
 
-from chp_gevent.http.stream import Stream
+from chp_gevent.http.stream import TCP_CLOSE, TCP_CLOSE_WAIT, Stream
 from chp_gevent.proxy.tunnels.tunnel import Tunnel
 from tests.kit.peers.loopback import reset_on_close
 from tests.kit.tunnel_pairs import (
@@ -26,6 +26,7 @@ from tests.kit.tunnel_pairs import (
     in_background,
     in_thread,
     run_loop,
+    run_until,
     run_until_still,
     takes_no_more,
     tcp_pair,
@@ -136,6 +137,30 @@ def test_a_close_loses_nothing_that_a_slow_reader_has_not_got_yet(
 
     in_background(send)
     run_until_still(lambda: joined.tunnel.bytes_to_client)
+    assert in_thread(joined.client.receive_all) == data
+    joined.client.close()
+    assert joined.closed.wait(SOON)
+
+
+def test_an_end_that_was_read_with_the_last_data_is_no_reset_while_those_wait(join: Joiner) -> None:
+    """OpenSSL answers a missing close_notify with an alert, and the closed peer with a reset.
+
+    Both come before the last records have been passed on, when these and the end are one read.
+    """
+    joined = join(False, True, start=False)
+    data = random.randbytes(6 * 16384)
+    for ours, option in (
+        (joined.client_stream.sock, socket.SO_SNDBUF),
+        (joined.client.socket, socket.SO_RCVBUF),
+    ):
+        ours.setsockopt(socket.SOL_SOCKET, option, 4096)
+    joined.target.send(data)
+    joined.target.close()
+    run_until(lambda: is_closed_by_peer(joined.target_stream.sock), "all is here, and the end")
+    joined.tunnel.start()
+    run_until(lambda: joined.tunnel.bytes_to_client == len(data), "all is read")
+    run_until(lambda: has_been_reset(joined.target_stream.sock), "the alert is answered")
+    run_loop()
     assert in_thread(joined.client.receive_all) == data
     joined.client.close()
     assert joined.closed.wait(SOON)
@@ -253,6 +278,20 @@ def test_abort_closes_both_sides_and_tells_it_once(join: Joiner, tls: tuple[bool
     assert joined.client_stream.closed
     assert joined.target_stream.closed
     assert at_once(joined.client.receive_all, joined.target.receive_all) == [b"", b""]
+
+
+def tcp_state(sock: socket.socket) -> int:
+    """Return the state of a connection as the kernel numbers them."""
+    state: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return state[0]
+
+
+def is_closed_by_peer(sock: socket.socket) -> bool:
+    return tcp_state(sock) == TCP_CLOSE_WAIT
+
+
+def has_been_reset(sock: socket.socket) -> bool:
+    return tcp_state(sock) == TCP_CLOSE
 
 
 # -- what is left behind
