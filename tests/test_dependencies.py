@@ -91,5 +91,8 @@ def test_attributes_that_are_used_are_there() -> None:
     manager = PoolManager()
     assert {"http", "https"} <= set(manager.pool_classes_by_scheme)
     assert isinstance(manager.connection_pool_kw, dict)
+    client = StatsClient("127.0.0.1", 1)
+    assert client._addr == ("127.0.0.1", 1)
+    client._sock.close()
     loop = get_hub().loop
     assert {"io", "timer", "async_", "run_callback", "run_callback_threadsafe"} <= set(dir(loop))
