@@ -15,7 +15,7 @@ from tests.kit import processes
 from tests.kit.peers import EchoTarget, RawClient, get, wait_until
 from tests.kit.server import TOKEN, Proxy, start_proxy
 
-pytestmark = [pytest.mark.ours, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ours, pytest.mark.calm, pytest.mark.timeout(300)]
 
 ROUTES = 100_000
 BATCH = 100

@@ -17,7 +17,7 @@ from tests.kit.option_servers import connects, start_server
 from tests.kit.peers import RawClient, get, wait_until
 from tests.kit.server import Proxy, free_ports
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.calm]
 
 FLOODING = 8
 """Connections that send requests as fast as they are taken."""

@@ -137,6 +137,7 @@ def test_the_head_of_an_answer_does_not_wait_for_its_body(
         go.set()
 
 
+@pytest.mark.calm
 def test_a_server_sent_event_arrives_within_50_ms(proxy: Proxy, add_route: AddRoute) -> None:
     with SseTarget() as target, proxy.client() as client:
         client.send(get(add_route(target.url)))

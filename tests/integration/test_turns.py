@@ -17,7 +17,7 @@ from tests.kit.peers.key_updates import can_update_keys, updating_keys
 from tests.kit.peers.upgrades import SWITCHING, upgrade
 from tests.kit.server import TOKEN, Proxy, start_proxy
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.calm]
 
 TINY = b"1\r\na\r\n" * 43_690
 """256 KB in chunks of one byte."""
