@@ -13,6 +13,8 @@ from http.client import responses as REASONS
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
+import msgspec
+
 from chp_gevent.http.errors import WireError
 from chp_gevent.management.counters import API_ROUTE_ADD, API_ROUTE_DELETE, API_ROUTE_GET
 from chp_gevent.management.foreign_pages import ForeignPages
@@ -152,7 +154,7 @@ class Api:
             return Answer(403)
         try:
             data = decode(environ["wsgi.input"].read())
-        except (ValueError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return _failure(400, f"Body not valid JSON: {error}")
         if not isinstance(data, dict):
             # null, numbers, lists, strings: none has a target.
