@@ -226,7 +226,7 @@ class Routes:
         try:
             check_target_url(target)
             encoded = encode(data)
-        except (ValueError, TypeError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
             raise InvalidRoute(str(error)) from None
         present = self._publisher.get(path)
         if present is not None and present.data == encoded:
