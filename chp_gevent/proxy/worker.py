@@ -6,6 +6,7 @@ that must be patched first.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -53,6 +54,8 @@ log = logging.getLogger("chp_gevent.server")
 HEARTBEAT = 1.0
 # How often, in seconds, a worker that drains looks whether the whole server stops.
 _DRAIN_LOOK = 0.25
+# What libev calls "readable".
+_READ = 1
 # Heartbeats after which it gives memory back.
 TRIM_BEATS = 30
 
@@ -218,6 +221,7 @@ class ProxyWorker(GeventWorker):
         from gevent.event import Event
 
         self._stopping = stopping = Event()
+        self._wake_up_for_signals()
         servers = [self.server, self.redirect] if self.redirect is not None else [self.server]
         for server in servers:
             server.start()
@@ -237,6 +241,21 @@ class ProxyWorker(GeventWorker):
             self.access.close()
         # A second signal would end it in the middle of Python's own end, with a traceback.
         ignore_stop_signals()
+
+    def _wake_up_for_signals(self) -> None:
+        """Have the event loop wake up for a signal: Python calls its handler when it runs again.
+
+        One that arrives just before the loop waits would be handled at the next heartbeat only.
+        gunicorn has Python write to a pipe when one arrives, for its own workers that wait.
+        """
+        import gevent
+
+        self._signals = gevent.get_hub().loop.io(self.PIPE[0], _READ)
+        self._signals.start(self._take_signals)
+
+    def _take_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.PIPE[0], 4096)
 
     def _drain(self) -> None:
         """Wait for requests in flight, and for tunnels as long as other workers serve.

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,18 @@ class BeatingWorker(ProxyWorker):
         self.segment = SimpleNamespace(words=[0] * len(HEADER_WORDS))  # type: ignore[assignment]
         self.upstream = SimpleNamespace(close=lambda: None)  # type: ignore[assignment]
         self.serving = threading.Event()
+        # As gunicorn does for a worker.
+        self.PIPE = os.pipe()
+        for descriptor in self.PIPE:
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self.PIPE[1])
+
+    def close(self) -> None:
+        """Close what gunicorn leaves to the end of the process."""
+        signal.set_wakeup_fd(-1)
+        self._signals.close()
+        for descriptor in self.PIPE:
+            os.close(descriptor)
 
     def _beat(self) -> None:
         self.serving.set()
@@ -85,7 +98,7 @@ def test_a_worker_stops_on_sigterm_and_not_at_its_next_heartbeat(
 
     stopper = threading.Thread(target=stop_it)
     stopper.start()
-    with gevent.Timeout(30):
+    with closing(worker), gevent.Timeout(30):
         worker.run()
     stopper.join()
     assert server.drained
@@ -95,7 +108,7 @@ def test_a_worker_that_is_told_to_stop_before_it_serves_does_not_serve() -> None
     server = IdleServer()
     worker = BeatingWorker(server)
     worker.handle_exit(signal.SIGTERM, None)
-    with gevent.Timeout(30):
+    with closing(worker), gevent.Timeout(30):
         worker.run()
     assert server.drained
 
