@@ -261,8 +261,9 @@ def test_main_tells_in_one_line_why_the_server_can_not_be_started(
 
 def test_parsing_loads_neither_gunicorn_nor_ssl() -> None:
     script = (
-        "import sys; from chp_gevent.cli import parse; parse(['--port=1']);"
-        "print([m for m in ('gunicorn', 'gevent', 'ssl', 'urllib3') if m in sys.modules])"
+        "import sys; before = set(sys.modules); from chp_gevent.cli import parse;"
+        "parse(['--port=1']); loaded = set(sys.modules) - before;"
+        "print([m for m in ('gunicorn', 'gevent', 'ssl', 'urllib3') if m in loaded])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout == "[]\n"

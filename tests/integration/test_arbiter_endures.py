@@ -315,11 +315,14 @@ def test_a_working_directory_that_is_gone_does_not_matter(
 ) -> None:
     lost = tmp_path / "lost"
     lost.mkdir()
-    program = (
+    # A file, as the command is: with -c, Python 3.13.0 fails there by itself.
+    program = tmp_path / "program.py"
+    program.write_text(
         f"import os, sys; sys.path.insert(0, {str(REPOSITORY)!r}); os.chdir({str(lost)!r}); "
-        f"os.rmdir({str(lost)!r}); from chp_gevent.cli import main; main()"
+        f"os.rmdir({str(lost)!r}); from chp_gevent.cli import main; main()",
+        encoding="utf-8",
     )
-    proxy = start_proxy(command=[sys.executable, "-c", program], workers=None)
+    proxy = start_proxy(command=[sys.executable, str(program)], workers=None)
     dead = kill_one_worker(proxy)
     wait_until(lambda: dead not in proxy.worker_pids(), 5, "another worker")
     assert_serves(proxy)

@@ -129,6 +129,7 @@ def test_others_are_served_while_tiny_chunks_are_decoded(
     assert stream.gave_way > 20_000 / 300
 
 
+@pytest.mark.calm
 def test_lines_are_not_copied_with_all_that_follows() -> None:
     count = 1_500_000
     found = sized(count, b"\n" * count)
