@@ -90,6 +90,9 @@ class TargetConnections(Protocol):
     def close_idle(self, before: float) -> int:
         """Close what has been idle since ``before`` (monotonic); return how many remain."""
 
+    def is_abandoned(self) -> bool:
+        """Whether no connection has been asked for since the last time that this was asked."""
+
     def retire(self) -> None:
         """Close what is idle now, and what is in use when it has been used."""
 

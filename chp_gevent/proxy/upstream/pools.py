@@ -69,6 +69,8 @@ class _PoolMixin:
     epoch = 0
     # Connections that are clients' own.
     bound: frozenset[TargetConnection] = frozenset()
+    # Since a sweep: who has a connection now, or just had one, will give it back.
+    _acquired = False
 
     def acquire(self) -> TargetConnection:
         """Return an idle connection, or a new one that connects on its first use.
@@ -78,6 +80,7 @@ class _PoolMixin:
         """
         if self.pool is None:
             raise TargetError("the route was removed")
+        self._acquired = True
         idle = self.pool.connections
         while idle:
             connection: TargetConnection = idle.pop()
@@ -148,6 +151,11 @@ class _PoolMixin:
             return connection
         connection.close()
         return self.acquire()
+
+    def is_abandoned(self) -> bool:
+        """Whether no connection has been asked for since the last time that this was asked."""
+        acquired, self._acquired = self._acquired, False
+        return not acquired
 
     def retire(self) -> None:
         """Close what is idle now, and what is in use when it has been used."""
@@ -243,9 +251,12 @@ class Upstream:
             found[1].retire()
 
     def close_idle(self, now: float) -> None:
-        """Close connections that have been idle for ``IDLE_SECONDS``; called every second."""
+        """Close connections that have been idle for ``IDLE_SECONDS``; called every second.
+
+        A pool without any is forgotten, and would not take back one that is in use.
+        """
         for url, (_, pool) in list(self._targets.items()):
-            if not pool.close_idle(now - IDLE_SECONDS):
+            if pool.close_idle(now - IDLE_SECONDS) == 0 and pool.is_abandoned():
                 self._forget(url)
 
     def _close_all_idle(self) -> None:
