@@ -130,13 +130,13 @@ def test_a_reload_keeps_tunnels_for_longer_than_the_drain_timeout(
         proxy.api.add("/", target.url)
         with switched_client(proxy.client(), "/") as client:
             old = proxy.worker_of(client)
+            signalled = time.monotonic()
             proxy.signal(signal.SIGHUP)
             wait_until(lambda: is_served_by_another(proxy, {old}), 10, "a new worker")
-            drains_since = time.monotonic()
-            while time.monotonic() - drains_since < 1:
+            while time.monotonic() - signalled < 1:
                 assert says_back(client, "still here")
-            client.assert_closed(5)
-            assert time.monotonic() - drains_since > 1.5
+            client.assert_closed(10)
+            assert time.monotonic() - signalled > 2
 
 
 @pytest.mark.ours
