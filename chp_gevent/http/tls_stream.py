@@ -19,6 +19,8 @@ from chp_gevent.http.tls_records import stop_at_each_record
 
 # What OpenSSL gives at once is part of one record (RFC 8446, 5.1): more needn't be allocated.
 _TLS_RECORD = 16384
+# OpenSSL's reason for an end without close_notify.
+_NAMED_END = "UNEXPECTED_EOF_WHILE_READING"
 
 
 class TLSStream(Stream):
@@ -117,10 +119,13 @@ class TLSStream(Stream):
             self._read_event = WRITE
         except ssl.SSLZeroReturnError:
             return b""
-        except ssl.SSLEOFError as error:
-            # Python says this for a reset too. OpenSSL 3 names an end without close_notify,
-            # and answers it with an alert, so that a reset may follow what was an end.
-            named = getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
+        except ssl.SSLError as error:
+            # OpenSSL 3 names an end without close_notify, and answers it with an alert, so that a
+            # reset may follow what was an end. Up to 3.11.2 Python had no class for what it names.
+            named = getattr(error, "reason", None) == _NAMED_END
+            if not named and not isinstance(error, ssl.SSLEOFError):
+                raise
+            # Python says the other for a reset too.
             if not named and self._is_reset():
                 raise ConnectionResetError(errno.ECONNRESET, "connection reset") from error
             self.was_cut = True
