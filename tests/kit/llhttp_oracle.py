@@ -7,7 +7,7 @@ import re
 import httptools
 
 from chp_gevent.http.errors import WireError
-from chp_gevent.http.h1.bodies import body_decoder
+from chp_gevent.http.h1.bodies import BodyDecoder, body_decoder
 from chp_gevent.http.h1.fields import Field
 from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head, parse_response_head
 from chp_gevent.http.limits import LimitOptions
@@ -100,6 +100,14 @@ def is_exceptional_trailer(trailers: list[Field]) -> str:
     return ""
 
 
+def decoded(decoder: BodyDecoder, data: bytes) -> bytes:
+    """Return the body in all that is behind a head. Raises ``WireError``."""
+    body: bytes = decoder.feed(data) if data else b""
+    while decoder.backlog:
+        body += decoder.feed(b"")
+    return body
+
+
 def check_request(message: bytes) -> str:
     """Fail if we accept a request that llhttp reads differently, or not at all.
 
@@ -109,7 +117,7 @@ def check_request(message: bytes) -> str:
     try:
         head = parse_request_head(block, LIMITS)
         decoder = body_decoder(head)
-        body = decoder.feed(behind) if behind else b""
+        body = decoded(decoder, behind)
     except WireError:
         return "refused"
     if exception := is_exception(head) or is_exceptional_trailer(decoder.trailers):
@@ -141,7 +149,7 @@ def check_response(message: bytes) -> str:
     try:
         ours = parse_response_head(block, "GET")
         decoder = body_decoder(ours)
-        received = decoder.feed(behind) if behind else b""
+        received = decoded(decoder, behind)
     except WireError:
         return "refused"
     if ours.status < 200:

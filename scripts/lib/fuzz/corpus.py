@@ -17,8 +17,8 @@ REQUESTS = [
     b"POST /%s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nabcde",
     b"POST /%s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
     b"5\r\nabcde\r\n0\r\nX: y\r\n\r\n",
-    b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: 37\r\n\r\n"
-    b"GET /inside HTTP/1.1\r\nHost: inside\r\n\r\n",
+    b"POST /%s HTTP/1.1\r\nHost: a\r\nContent-Length: 52\r\n\r\n"
+    b"GET /inside-%s HTTP/1.1\r\nHost: i\r\n\r\n",
     b"GET /%s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
     b"POST /%s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
@@ -52,6 +52,20 @@ def response_corpus() -> list[bytes]:
     """Return ordinary and hostile responses; the former have ``%s`` for the request's name."""
     hostile = [case.raw for case in hostile_responses.CASES if len(case.raw) < 4096]
     return [*RESPONSES, *(raw.replace(b"%", b"%%") for raw in hostile)]
+
+
+# Most of what is hostile is refused, whatever becomes of it: of the rest more is forwarded.
+_TIMES = 20
+
+
+def requests_to_send() -> list[bytes]:
+    """Return the requests of the corpus, as often as clients should begin with each."""
+    return [*REQUESTS * _TIMES, *request_corpus()]
+
+
+def responses_to_send() -> list[bytes]:
+    """Return the responses of the corpus, as often as the target should begin with each."""
+    return [*RESPONSES * _TIMES, *response_corpus()]
 
 
 def named(template: bytes, name: bytes) -> bytes:

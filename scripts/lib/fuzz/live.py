@@ -2,310 +2,181 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import re
 import secrets
-import select
-import socket
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from chp_gevent.http.errors import IncompleteMessage, WireError
-from chp_gevent.http.h1.bodies import body_decoder
-from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head
-from chp_gevent.http.limits import LimitOptions
-from scripts.lib.fuzz.corpus import named, request_corpus, response_corpus
-from scripts.lib.fuzz.mutation import Mutator
+from scripts.lib.fuzz.clients import MutatingClient, Prober, converse
+from scripts.lib.fuzz.findings import Conversation, Findings, read
+from scripts.lib.fuzz.target import TOKEN_FIELD, FuzzTarget
 from tests.kit import processes
 from tests.kit.crash_lines import CRASH
-from tests.kit.llhttp_oracle import check_request
-from tests.kit.peers.loopback import LoopbackServer, reset_on_close
 from tests.kit.server import Proxy, start_proxy
 
 WORKERS = 2
-CLIENTS = 6
-# Seconds that a request of somebody else may take.
-PATIENCE = 2.0
+CLIENTS = 16
 # What a worker may grow by, in bytes: what is remembered of messages is at most 26 MB.
 MOST_GROWTH = 60 << 20
-_TOKEN_FIELD = "x-written-by-the-proxy"
-_NAME = re.compile(rb"c-[0-9a-f]{16}")
+# Descriptors that a worker may have more than at its start: connections to the target that wait
+# for other requests, as many as there were requests at once, and clients that linger.
+MOST_DESCRIPTORS = 32
+# Seconds until those of clients that have left are closed.
+SETTLING = 20.0
 _FLAGS = "--proxy-timeout 1500 --timeout 4000 --body-timeout 4000 --header-timeout 4000".split()
-# Limits of the proxy's are for clients; what it writes is longer.
-_LIMITS = LimitOptions(max_request_line=1 << 20, max_header_size=1 << 20, max_headers=10_000)
 
 
-@dataclass
-class Findings:
-    """What was found, and what was done.
+@dataclass(frozen=True)
+class Usage:
+    """What a process holds: resident memory in bytes, and open descriptors."""
 
-    Attributes:
-        found: what went wrong, in a line each.
-        counts: of requests, responses, probes.
-        sent: names of requests, and the bytes that the last ones' clients sent.
+    rss: int
+    descriptors: int
+
+
+def fuzz(seconds: float, seed: int, folder: Path) -> Findings:
+    """Fuzz a server of its own for so many seconds; return what was found.
+
+    Writes ``server.log``, and ``live.json`` with what was found, into the folder.
     """
-
-    found: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    sent: dict[bytes, bytes] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, text: str) -> None:
-        """Take note of a finding."""
-        with self.lock:
-            if len(self.found) < 100:
-                self.found.append(text)
-
-    def count(self, what: str) -> None:
-        """Count something."""
-        with self.lock:
-            self.counts[what] += 1
-
-    def remember(self, name: bytes, raw: bytes) -> None:
-        """Remember what a client sends, and that this is its name."""
-        with self.lock:
-            self.sent[name] = raw
-            if len(self.sent) > 50_000:
-                del self.sent[next(iter(self.sent))]
-
-    def foreign(self, received: bytes, own: bytes) -> set[bytes]:
-        """Return the names of others in what somebody has received."""
-        seen = set(_NAME.findall(received)) - {own}
-        with self.lock:
-            return {name for name in seen if name in self.sent}
-
-
-class MutatingTarget(LoopbackServer):
-    """Answers with mutated responses; looks whether the proxy has written what it receives.
-
-    ``token`` is what the proxy adds to each request, and no client knows.
-    """
-
-    def __init__(self, findings: Findings, seed: int, token: str) -> None:
-        super().__init__()
-        self._findings = findings
-        self._seed = seed
-        self._token = token
-        self._corpus = response_corpus()
-
-    def serve(self, connection: socket.socket, index: int) -> None:
-        """Answer the requests of a connection until one side has had enough."""
-        chance = random.Random(f"{self._seed} {index}")
-        mutator = Mutator(self._corpus, chance)
-        connection.settimeout(5)
-        received = b""
-        with contextlib.suppress(OSError):
-            while True:
-                taken = self._receive(connection, received)
-                if taken is None:
-                    return
-                head, message, received = taken
-                self.judge(head, message)
-                if not self._answer(connection, head, mutator, chance) or head.upgrade:
-                    # Behind a 101, what comes is the client's, byte for byte.
-                    return
-
-    def _receive(
-        self, connection: socket.socket, received: bytes
-    ) -> tuple[RequestHead, bytes, bytes] | None:
-        """Return a request, its bytes and what is behind it; None at the end."""
-        while HEAD_END not in received:
-            data = connection.recv(65536)
-            if not data:
-                return None
-            received += data
-        block, _, behind = received.partition(HEAD_END)
-        try:
-            head = parse_request_head(block, _LIMITS)
-            decoder = body_decoder(head)
-            message, piece = block + HEAD_END, behind
-            while not decoder.done:
-                decoder.feed(piece)
-                while decoder.backlog:
-                    decoder.feed(b"")
-                message += piece
-                if not decoder.done:
-                    piece = connection.recv(65536)
-                    if not piece:
-                        return None
-        except IncompleteMessage:
-            return None
-        except WireError as error:
-            self._findings.add(f"the proxy wrote what is no request ({error}): {received[:2000]!r}")
-            return None
-        rest = bytes(decoder.rest) if head.has_body else behind
-        return head, message[: len(message) - len(rest)] if head.has_body else message, rest
-
-    def judge(self, head: RequestHead, message: bytes) -> None:
-        """Look whether a request is one of the proxy's, and llhttp's too."""
-        self._findings.count("requests at the target")
-        tokens = [each.value for each in head.fields if each.lower == _TOKEN_FIELD]
-        if tokens != [self._token]:
-            self._findings.add(f"a request that the proxy has not written: {message[:2000]!r}")
-        try:
-            check_request(message)
-        except AssertionError as error:
-            self._findings.add(f"llhttp reads it otherwise ({error}): {message[:2000]!r}")
-
-    def _answer(
-        self,
-        connection: socket.socket,
-        head: RequestHead,
-        mutator: Mutator,
-        chance: random.Random,
-    ) -> bool:
-        if head.target.endswith("/probe"):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nprobe")
-            return True
-        found = _NAME.search(head.target.encode("latin-1"))
-        name = found[0] if found else b"c-nobody----------"
-        for piece in mutator.pieces(named(mutator.message(), name)):
-            connection.sendall(piece)
-            if chance.random() < 0.1:
-                time.sleep(chance.random() / 50)
-        end = chance.randrange(10)
-        if end == 0:
-            reset_on_close(connection)
-        return end > 2
-
-
-class MutatingClient(threading.Thread):
-    """Sends mutated requests, on one connection after another."""
-
-    def __init__(
-        self, address: tuple[str, int], findings: Findings, seed: str, stop: threading.Event
-    ) -> None:
-        super().__init__(daemon=True)
-        self._address = address
-        self._findings = findings
-        self._chance = random.Random(seed)
-        self._mutator = Mutator(request_corpus(), self._chance)
-        self._stop_event = stop
-
-    def run(self) -> None:
-        """Go on until told to stop."""
-        while not self._stop_event.is_set():
-            self.connect_once()
-
-    def connect_once(self) -> None:
-        """Send up to four requests on a connection, and look whose answers come."""
-        chance = self._chance
-        name = b"c-%016x" % chance.getrandbits(64)
-        count = chance.choice((1, 1, 1, 2, 4))
-        raw = b"".join(named(self._mutator.message(), name) for _ in range(count))
-        self._findings.remember(name, raw)
-        self._findings.count("connections of clients")
-        with contextlib.suppress(OSError), socket.create_connection(self._address, 3) as sock:
-            for piece in self._mutator.pieces(raw):
-                sock.sendall(piece)
-                if chance.random() < 0.05:
-                    time.sleep(chance.random() / 20)
-            end = chance.randrange(10)
-            if end == 0:
-                reset_on_close(sock)
-                return
-            if end < 6:
-                sock.shutdown(socket.SHUT_WR)
-            received = _received(sock, 0.3 if end < 9 else 3.0)
-            if foreign := self._findings.foreign(received, name):
-                others = [self._findings.sent.get(each, b"")[:1000] for each in foreign]
-                self._findings.add(
-                    f"a client got what belongs to another: sent {raw[:2000]!r}, "
-                    f"received {received[:2000]!r}, the other sent {others!r}"
-                )
-
-
-def _received(sock: socket.socket, quiet: float) -> bytes:
-    """Return what comes until the end, or until nothing comes for so many seconds."""
-    received = b""
-    while select.select([sock], [], [], quiet)[0]:
-        data = sock.recv(65536)
-        if not data:
-            break
-        received += data
-        if len(received) > 1 << 20:
-            break
-    return received
-
-
-class Prober(threading.Thread):
-    """Somebody else, whose requests have to be answered meanwhile."""
-
-    def __init__(self, proxy: Proxy, findings: Findings, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self._proxy = proxy
-        self._findings = findings
-        self._stop_event = stop
-
-    def run(self) -> None:
-        """Ask five times a second."""
-        while not self._stop_event.wait(0.2):
-            began = time.monotonic()
-            try:
-                with self._proxy.client(timeout=PATIENCE) as client:
-                    answer = client.request("GET /probe HTTP/1.1\r\nHost: probe\r\n\r\n")
-                good = (answer.status, answer.body) == (200, b"probe")
-                outcome = f"{answer.status} {answer.body[:100]!r}"
-            except (OSError, ValueError, AssertionError) as error:
-                good, outcome = False, f"{type(error).__name__}: {error}"
-            self._findings.count("probes")
-            if not good:
-                seconds = time.monotonic() - began
-                self._findings.add(f"a probe after {seconds:.1f} s: {outcome}")
-
-
-def fuzz(seconds: float, seed: int, log: Path | None = None) -> Findings:
-    """Fuzz a server of its own for so many seconds; return what was found."""
-    findings = Findings()
-    token = secrets.token_hex(16)
-    flags = [*_FLAGS, "--custom-header", f"{_TOKEN_FIELD}: {token}"]
-    with (
-        MutatingTarget(findings, seed, token) as target,
-        start_proxy(*flags, "--default-target", target.url, workers=WORKERS) as proxy,
-    ):
-        workers = proxy.worker_pids()
+    warm_up = min(60.0, seconds / 3)
+    with _server(seed, folder) as (proxy, findings):
+        at_start = _usage(proxy.worker_pids())
         stop = threading.Event()
         clients: list[threading.Thread] = [
             MutatingClient(proxy.address, findings, f"{seed} {number}", stop)
             for number in range(CLIENTS)
         ]
-        clients.append(Prober(proxy, findings, stop))
+        clients.append(Prober(proxy.address, findings, stop))
         for client in clients:
             client.start()
+        end = time.monotonic() + seconds
         # What is remembered of messages has filled up by then, mostly.
-        stop.wait(min(60.0, seconds / 3))
-        before = _memory(workers)
-        end = time.monotonic() + seconds - min(60.0, seconds / 3)
-        while time.monotonic() < end and not findings.found:
-            stop.wait(min(1.0, max(0.0, end - time.monotonic())))
+        _wait_until(time.monotonic() + warm_up, findings)
+        warm = _usage(set(at_start))
+        _wait_until(end, findings)
         stop.set()
         for client in clients:
             client.join(15)
-        _judge_processes(proxy, workers, before, findings)
-        if log is not None:
-            log.write_text(proxy.log(), "utf-8")
+        judge_processes(proxy.worker_pids(), at_start, warm, findings)
     return findings
 
 
-def _memory(pids: set[int]) -> dict[int, int]:
-    return {process.pid: process.rss for pid in pids for process in processes.tree(pid)}
+def replay(path: Path, folder: Path) -> Findings:
+    """Do again, to a server of its own, what a file of findings has."""
+    involved, others = read(path)
+    with _server(0, folder) as (proxy, findings):
+        at_start = _usage(proxy.worker_pids())
+        prober = Prober(proxy.address, findings, threading.Event())
+        for conversation in involved:
+            converse(proxy.address, conversation, findings)
+        prober.probe()
+
+        def again(conversation: Conversation) -> None:
+            converse(proxy.address, conversation, findings)
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(again, [*others, *involved]))
+        prober.probe()
+        judge_processes(proxy.worker_pids(), at_start, _usage(set(at_start)), findings)
+    return findings
 
 
-def _judge_processes(
-    proxy: Proxy, workers: set[int], before: dict[int, int], findings: Findings
+@contextmanager
+def _server(seed: int, folder: Path) -> Iterator[tuple[Proxy, Findings]]:
+    """Run a server with a target until the block ends; look at its log, and write all down."""
+    findings = Findings()
+    token = secrets.token_hex(16)
+    flags = [*_FLAGS, "--custom-header", f"{TOKEN_FIELD}: {token}"]
+    with (
+        _watched_threads(findings),
+        FuzzTarget(findings, seed, token) as target,
+        start_proxy(*flags, "--default-target", target.url, workers=WORKERS) as proxy,
+    ):
+        yield proxy, findings
+    judge_log(proxy.log(), findings)
+    (folder / "server.log").write_text(proxy.log(), "utf-8")
+    if findings.found:
+        findings.write(folder / "live.json")
+
+
+@contextmanager
+def _watched_threads(findings: Findings) -> Iterator[None]:
+    """A thread that fails looks for nothing any more: that is a finding, too."""
+    before = threading.excepthook
+
+    def take_note(failed: threading.ExceptHookArgs) -> None:
+        where = traceback.format_tb(failed.exc_traceback)[-1].strip()
+        findings.add(f"a thread of the fuzzer failed: {failed.exc_value!r}, {where}")
+
+    threading.excepthook = take_note
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _wait_until(end: float, findings: Findings) -> None:
+    """Wait until then, or until something is found."""
+    while (left := end - time.monotonic()) > 0 and not findings.found:
+        time.sleep(min(0.5, left))
+
+
+def _usage(pids: set[int]) -> dict[int, Usage]:
+    """Return what those of these processes hold that live."""
+    found = {}
+    for pid in pids:
+        status = processes.status(pid)
+        if status is not None:
+            found[pid] = Usage(status.rss, processes.open_descriptors(pid))
+    return found
+
+
+def judge_processes(
+    workers: set[int],
+    at_start: dict[int, Usage],
+    warm: dict[int, Usage],
+    findings: Findings,
+    settling: float = SETTLING,
 ) -> None:
-    """Look whether the processes are the same, and have not grown, and what the log says."""
-    if proxy.worker_pids() != workers:
-        findings.add(f"workers {workers} are {proxy.worker_pids()} now")
-    for pid, rss in _memory(workers).items():
-        grown = rss - before.get(pid, rss)
-        findings.counts[f"KiB grown, worker {pid}"] = grown >> 10
+    """Look whether the workers are the same, and hold no more than they may."""
+    if workers != set(at_start):
+        findings.add(f"workers {sorted(at_start)} are {sorted(workers)} now")
+
+    def more_descriptors() -> dict[int, int]:
+        return {
+            pid: usage.descriptors - at_start[pid].descriptors
+            for pid, usage in _usage(set(at_start)).items()
+        }
+
+    more = _settled(more_descriptors, settling)
+    for pid, usage in _usage(set(at_start)).items():
+        grown = usage.rss - warm.get(pid, usage).rss
+        findings.counts[f"KiB more in worker {pid}"] = grown >> 10
+        findings.counts[f"descriptors more in worker {pid}"] = more[pid]
         if grown > MOST_GROWTH:
             findings.add(f"worker {pid} has grown by {grown >> 20} MiB")
-    for line in proxy.log().splitlines():
+        if more[pid] > MOST_DESCRIPTORS:
+            findings.add(f"worker {pid} has {more[pid]} descriptors more than at its start")
+
+
+def _settled(more: Callable[[], dict[int, int]], seconds: float) -> dict[int, int]:
+    """Return numbers of descriptors once they are few, or when the time is over."""
+    end = time.monotonic() + seconds
+    while max((found := more()).values(), default=0) > MOST_DESCRIPTORS:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.5)
+    return found
+
+
+def judge_log(log: str, findings: Findings) -> None:
+    """Look whether the log says that something is wrong with the server itself."""
+    for line in log.splitlines():
         if CRASH.search(line):
             findings.add(f"log: {line}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # What decides about framing, and what parsers have taken for it.
 PIECES = [
@@ -53,16 +53,28 @@ _NUMBER = re.compile(rb"[0-9]+")
 
 
 class Mutator:
-    """Makes messages out of a corpus; the same from the same seed."""
+    """Makes messages out of a corpus; the same from the same seed.
 
-    def __init__(self, corpus: Sequence[bytes], chance: random.Random) -> None:
+    ``make``, if given, makes every third message, in place of the corpus.
+    """
+
+    def __init__(
+        self,
+        corpus: Sequence[bytes],
+        chance: random.Random,
+        make: Callable[[], bytes] | None = None,
+    ) -> None:
         self._corpus = corpus
         self._chance = chance
+        self._make = make
 
     def message(self) -> bytes:
         """Return one of the corpus, changed in up to six places, or not at all."""
-        message = self._chance.choice(self._corpus)
-        for _ in range(self._chance.choice((0, 1, 1, 1, 2, 3, 6))):
+        if self._make is not None and self._chance.randrange(3) == 0:
+            message = self._make()
+        else:
+            message = self._chance.choice(self._corpus)
+        for _ in range(self._chance.choice((0, 0, 0, 1, 1, 2, 6))):
             message = self._changed(message)
         return message
 

@@ -1,0 +1,146 @@
+"""The target of a fuzzed server: it answers nonsense, and looks at what it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import time
+
+from chp_gevent.http.errors import IncompleteMessage, WireError
+from chp_gevent.http.h1.bodies import body_decoder
+from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head
+from chp_gevent.http.limits import LimitOptions
+from scripts.lib.fuzz.corpus import named, responses_to_send
+from scripts.lib.fuzz.findings import NAME, Findings, Script
+from scripts.lib.fuzz.mutation import Mutator
+from tests.kit.llhttp_oracle import check_request
+from tests.kit.peers.loopback import LoopbackServer, reset_on_close
+
+TOKEN_FIELD = "x-written-by-the-proxy"
+_NOBODY = b"c-nobody----------"
+# Limits of the proxy's are for clients; what it writes is longer.
+_LIMITS = LimitOptions(max_request_line=1 << 20, max_header_size=1 << 20, max_headers=10_000)
+
+
+class FuzzTarget(LoopbackServer):
+    """Answers as a conversation has it, or with a mutated response that it takes note of.
+
+    ``token`` is what the proxy adds to each request, and no client knows.
+    """
+
+    def __init__(self, findings: Findings, seed: int, token: str) -> None:
+        super().__init__()
+        self._findings = findings
+        self._seed = seed
+        self._token = token
+        self._corpus = responses_to_send()
+
+    def serve(self, connection: socket.socket, index: int) -> None:
+        """Answer the requests of a connection until one side has had enough."""
+        chance = random.Random(f"{self._seed} {index}")
+        mutator = Mutator(self._corpus, chance)
+        connection.settimeout(5)
+        received = b""
+        with contextlib.suppress(OSError):
+            while True:
+                taken = self._receive(connection, received)
+                if taken is None:
+                    return
+                head, message, received = taken
+                self.judge(head, message)
+                if not self._answer(connection, head, mutator, chance) or head.upgrade:
+                    # Behind a 101, what comes is the client's, byte for byte.
+                    return
+
+    def _receive(
+        self, connection: socket.socket, received: bytes
+    ) -> tuple[RequestHead, bytes, bytes] | None:
+        """Return a request, its bytes and what is behind it; None at the end."""
+        while HEAD_END not in received:
+            data = connection.recv(65536)
+            if not data:
+                return None
+            received += data
+        block, _, behind = received.partition(HEAD_END)
+        try:
+            head = parse_request_head(block, _LIMITS)
+            decoder = body_decoder(head)
+            message, piece = block + HEAD_END, behind
+            while not decoder.done:
+                decoder.feed(piece)
+                while decoder.backlog:
+                    decoder.feed(b"")
+                message += piece
+                if not decoder.done:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return None
+        except IncompleteMessage:
+            return None
+        except WireError as error:
+            self._findings.add(
+                f"the proxy wrote what is no request ({error}): {received[:2000]!r}",
+                NAME.findall(received),
+            )
+            return None
+        rest = bytes(decoder.rest) if head.has_body else behind
+        return head, message[: len(message) - len(rest)] if head.has_body else message, rest
+
+    def judge(self, head: RequestHead, message: bytes) -> None:
+        """Look whether a request is one of the proxy's, and of a client's, and llhttp's too."""
+        self._findings.count("requests at the target")
+        name = _name(head)
+        tokens = [each.value for each in head.fields if each.lower == TOKEN_FIELD]
+        if tokens != [self._token]:
+            self._findings.add(
+                f"a request that the proxy has not written: {message[:2000]!r}", [name]
+            )
+        conversation = self._findings.conversation(name)
+        if conversation is not None and head.target not in conversation.targets:
+            self._findings.add(
+                f"a request that its client has not sent: {message[:2000]!r}, "
+                f"sent {conversation.sent.data[:2000]!r}",
+                [name],
+            )
+        try:
+            check_request(message)
+        except AssertionError as error:
+            self._findings.add(f"llhttp reads it otherwise ({error}): {message[:2000]!r}", [name])
+
+    def _answer(
+        self,
+        connection: socket.socket,
+        head: RequestHead,
+        mutator: Mutator,
+        chance: random.Random,
+    ) -> bool:
+        """Answer a request; return whether the connection is for others, too."""
+        if head.target.endswith("/probe"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nprobe")
+            return True
+        name = _name(head)
+        script = self._script(name, mutator, chance)
+        for data, seconds in script.pieces:
+            connection.sendall(data)
+            time.sleep(seconds)
+        if script.ending == "reset":
+            reset_on_close(connection)
+        return script.ending == "stay"
+
+    def _script(self, name: bytes, mutator: Mutator, chance: random.Random) -> Script:
+        """Return what to answer: what a request was answered before, or something new."""
+        pieces = [
+            (piece, chance.random() / 50 if chance.random() < 0.1 else 0.0)
+            for piece in mutator.pieces(named(mutator.message(), name))
+        ]
+        script = Script(pieces, chance.choice(("reset", "end", "end", *["stay"] * 7)))
+        conversation = self._findings.conversation(name)
+        if conversation is None:
+            return script
+        return conversation.answers.setdefault(name, script)
+
+
+def _name(head: RequestHead) -> bytes:
+    found = NAME.search(head.target.encode("latin-1"))
+    return found[0] if found else _NOBODY
