@@ -21,7 +21,7 @@ from scripts.lib.fuzz.coverage_guide import NoGuideError, python_path
 from scripts.lib.fuzz.findings import NAME, Conversation, Findings, Script, read
 from scripts.lib.fuzz.grammar import Grammar
 from scripts.lib.fuzz.mutation import Mutator
-from scripts.lib.fuzz.target import FuzzTarget
+from scripts.lib.fuzz.target import CalmTarget, FuzzTarget, is_unasked
 from tests.kit.llhttp_oracle import check_request
 from tests.kit.peers.loopback import LoopbackServer
 
@@ -113,6 +113,46 @@ def test_a_server_that_does_not_answer_others_is_a_finding(
         Prober((running.host, running.port), findings, threading.Event()).probe()
     assert len(findings.found) == 1
     assert "a probe after 0." in findings.found[0]
+
+
+def test_a_server_that_answers_others_is_none() -> None:
+    findings = Findings()
+    with CalmTarget() as server:
+        Prober((server.host, server.port), findings, threading.Event()).probe()
+    assert findings.found == []
+
+
+@pytest.mark.parametrize(("began", "count"), [(1.0, 0), (3.0, 1)])
+def test_an_answer_that_was_not_there_when_its_request_was_sent_is_excused(
+    began: float, count: int
+) -> None:
+    """What a target sends unasked is an answer to the next request, if that has been sent."""
+    findings = Findings()
+    findings.remember(sent(ONE, OTHER))
+    findings.excuse_until(OTHER, 2.0)
+    conversation = sent(TWO)
+    conversation.began = began
+    findings.judge_received(conversation, OTHER)
+    assert len(findings.found) == count
+    findings.judge_received(conversation, ONE)
+    assert len(findings.found) == count + 1
+
+
+@pytest.mark.parametrize(
+    ("pieces", "method", "unasked"),
+    [
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"], "GET", False),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"], "HEAD", True),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"more"], "GET", True),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokmore"], "GET", False),
+        ([b"HTTP/1.1 103 X\r\n\r\n", b"HTTP/1.1 204 X\r\n\r\n", b"more"], "GET", True),
+        ([b"HTTP/1.1 103 X\r\n\r\n", b"HTTP/1.1 204 X\r\n\r\n"], "GET", False),
+        ([b"HTTP/1.1 200 OK\r\n\r\nok", b"more"], "GET", False),
+        ([b"no response\r\n\r\n", b"more"], "GET", False),
+    ],
+)
+def test_what_nobody_asks_for_is_known(pieces: list[bytes], method: str, unasked: bool) -> None:
+    assert is_unasked(Script([(piece, 0.0) for piece in pieces]), method) == unasked
 
 
 def judged(message: bytes, *conversations: Conversation) -> list[str]:

@@ -50,6 +50,7 @@ def targets(data: bytes) -> set[str]:
 
 def converse(address: tuple[str, int], conversation: Conversation, findings: Findings) -> None:
     """Send what a client has to send, and look whose answers come."""
+    conversation.began = time.monotonic()
     findings.remember(conversation)
     findings.count("connections of clients")
     script = conversation.sent

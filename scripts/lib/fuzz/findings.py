@@ -48,12 +48,18 @@ class Conversation:
         sent: what the client sends.
         targets: of those requests that are in there, in origin-form.
         answers: what the target sends to a request, by its name; the same if it comes again.
+        began: when its client connected, in seconds of the monotonic clock.
+        excused: names of requests with answers behind which the target sent something that nobody
+            had asked for, and when that had arrived. A request that the proxy sent before has it
+            for an answer, for no fault of the proxy's.
     """
 
     names: list[bytes]
     sent: Script
     targets: set[str] = field(default_factory=set)
     answers: dict[bytes, Script] = field(default_factory=dict)
+    began: float = 0.0
+    excused: dict[bytes, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -97,18 +103,36 @@ class Findings:
         with self._lock:
             return self._conversations.get(name)
 
+    def excuse_until(self, name: bytes, when: float) -> None:
+        """Excuse clients that connected before, and got what belongs to this request."""
+        conversation = self.conversation(name)
+        if conversation is not None:
+            conversation.excused[name] = when
+
     def judge_received(self, conversation: Conversation, received: bytes) -> None:
         """Look whether a client has received answers to its requests only, in their order."""
         own = conversation.names
         seen = NAME.findall(received)
-        # Mutation makes names that are nobody's.
-        foreign = {each for each in seen if each not in own and self.conversation(each)}
         said = f"sent {conversation.sent.data[:2000]!r}, received {received[:2000]!r}"
-        if foreign:
+        if foreign := self._foreign(set(seen) - set(own), conversation.began):
             self.add(f"a client got what belongs to another: {said}", [*own, *foreign])
         order = [own.index(each) for each in seen if each in own]
         if order != sorted(order):
             self.add(f"a client got answers in another order: {said}", own)
+
+    def _foreign(self, names: set[bytes], began: float) -> set[bytes]:
+        """Return those names of requests that a client which connected then must not see."""
+        found = set()
+        for name in names:
+            # Mutation makes names that are nobody's.
+            conversation = self.conversation(name)
+            if conversation is None:
+                continue
+            if began < conversation.excused.get(name, 0.0):
+                self.count("answers to others excused")
+            else:
+                found.add(name)
+        return found
 
     def write(self, path: Path) -> None:
         """Write what was found, with the conversations that it is about and the last others."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scripts.lib.fuzz.clients import MutatingClient, Prober, converse
 from scripts.lib.fuzz.findings import Conversation, Findings, read
-from scripts.lib.fuzz.target import TOKEN_FIELD, FuzzTarget
+from scripts.lib.fuzz.target import TOKEN_FIELD, CalmTarget, FuzzTarget
 from tests.kit import processes
 from tests.kit.crash_lines import CRASH
 from tests.kit.server import Proxy, start_proxy
@@ -96,8 +96,10 @@ def _server(seed: int, folder: Path) -> Iterator[tuple[Proxy, Findings]]:
     with (
         _watched_threads(findings),
         FuzzTarget(findings, seed, token) as target,
+        CalmTarget() as calm_target,
         start_proxy(*flags, "--default-target", target.url, workers=WORKERS) as proxy,
     ):
+        proxy.api.add("/probe", calm_target.url)
         yield proxy, findings
     judge_log(proxy.log(), findings)
     (folder / "server.log").write_text(proxy.log(), "utf-8")

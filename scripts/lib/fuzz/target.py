@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import socket
 import time
 
 from chp_gevent.http.errors import IncompleteMessage, WireError
 from chp_gevent.http.h1.bodies import body_decoder
-from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head
+from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head, parse_response_head
 from chp_gevent.http.limits import LimitOptions
 from scripts.lib.fuzz.corpus import named, responses_to_send
 from scripts.lib.fuzz.findings import NAME, Findings, Script
 from scripts.lib.fuzz.mutation import Mutator
-from tests.kit.llhttp_oracle import check_request
+from tests.kit.llhttp_oracle import check_request, decoded
 from tests.kit.peers.loopback import LoopbackServer, reset_on_close
 
 TOKEN_FIELD = "x-written-by-the-proxy"
 _NOBODY = b"c-nobody----------"
 # Limits of the proxy's are for clients; what it writes is longer.
 _LIMITS = LimitOptions(max_request_line=1 << 20, max_header_size=1 << 20, max_headers=10_000)
+
+
+class CalmTarget(LoopbackServer):
+    """Answers every request with ``probe``."""
+
+    def serve(self, connection: socket.socket, index: int) -> None:
+        """Answer the requests of a connection, none of which has a body."""
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+            while HEAD_END in received:
+                received = received.partition(HEAD_END)[2]
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nprobe")
+
+
+def is_unasked(script: Script, method: str) -> bool:
+    """Whether bytes come behind a response, and later: with it, they end its connection."""
+    data = script.data
+    try:
+        while True:
+            block, end, data = data.partition(HEAD_END)
+            if not end:
+                return False
+            head = parse_response_head(block, method)
+            if head.status >= 200 or head.status == 101:
+                break
+        decoder = body_decoder(head)
+        if not decoder.done:
+            decoded(decoder, data)
+            data = bytes(decoder.rest)
+    except WireError:
+        return False
+    return decoder.done and bool(data) and len(script.pieces) > 1
 
 
 class FuzzTarget(LoopbackServer):
@@ -49,8 +83,14 @@ class FuzzTarget(LoopbackServer):
                     return
                 head, message, received = taken
                 self.judge(head, message)
-                if not self._answer(connection, head, mutator, chance) or head.upgrade:
+                script = self._answer(connection, head, mutator, chance)
+                if script.ending != "stay" or head.upgrade:
                     # Behind a 101, what comes is the client's, byte for byte.
+                    return
+                if is_unasked(script, head.method):
+                    # The next request may have its answer by now, and no other may follow that.
+                    if taken := self._receive(connection, received):
+                        self.judge(*taken[:2])
                     return
 
     def _receive(
@@ -114,31 +154,44 @@ class FuzzTarget(LoopbackServer):
         head: RequestHead,
         mutator: Mutator,
         chance: random.Random,
-    ) -> bool:
-        """Answer a request; return whether the connection is for others, too."""
-        if head.target.endswith("/probe"):
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nprobe")
-            return True
+    ) -> Script:
+        """Answer a request; return what was sent."""
         name = _name(head)
         script = self._script(name, mutator, chance)
+        unasked = is_unasked(script, head.method)
+        if unasked:
+            self._findings.excuse_until(name, math.inf)
         for data, seconds in script.pieces:
             connection.sendall(data)
+            delivered = time.monotonic()
             time.sleep(seconds)
+        if unasked:
+            # On the loopback interface, what has been sent is in the proxy's buffer.
+            self._findings.excuse_until(name, delivered)
         if script.ending == "reset":
             reset_on_close(connection)
-        return script.ending == "stay"
+        return script
 
     def _script(self, name: bytes, mutator: Mutator, chance: random.Random) -> Script:
         """Return what to answer: what a request was answered before, or something new."""
-        pieces = [
-            (piece, chance.random() / 50 if chance.random() < 0.1 else 0.0)
-            for piece in mutator.pieces(named(mutator.message(), name))
-        ]
+        pieces = [(piece, _pause(chance, 0.1)) for piece in mutator.pieces(_new(mutator, name))]
+        if chance.random() < 0.2:
+            # An answer that nobody asked for, when the other one may have been taken to its end.
+            pieces += [(b"", chance.random() / 50), (_new(mutator, name), _pause(chance, 0.5))]
         script = Script(pieces, chance.choice(("reset", "end", "end", *["stay"] * 7)))
         conversation = self._findings.conversation(name)
         if conversation is None:
             return script
         return conversation.answers.setdefault(name, script)
+
+
+def _new(mutator: Mutator, name: bytes) -> bytes:
+    return named(mutator.message(), name)
+
+
+def _pause(chance: random.Random, probability: float) -> float:
+    """Return up to 20 ms, or mostly none."""
+    return chance.random() / 50 if chance.random() < probability else 0.0
 
 
 def _name(head: RequestHead) -> bytes:
