@@ -11,7 +11,7 @@ import time
 
 from chp_gevent.http.errors import WireError
 from chp_gevent.http.h1.bodies import body_decoder
-from chp_gevent.http.h1.heads import take_request_head
+from chp_gevent.http.h1.heads import HEAD_END, take_request_head
 from chp_gevent.http.limits import LimitOptions
 from chp_gevent.proxy.upstream.target import origin_form
 from scripts.lib.fuzz.corpus import named, requests_to_send
@@ -105,13 +105,20 @@ class MutatingClient(threading.Thread):
         """Return something new to send."""
         chance = self._chance
         names = [b"c-%016x" % chance.getrandbits(64) for _ in range(chance.choice((1, 1, 1, 2, 4)))]
-        data = b"".join(named(self._mutator.message(), name) for name in names)
+        messages = [named(self._mutator.message(), name) for name in names]
         pieces = [
             (piece, chance.random() / 20 if chance.random() < 0.05 else 0.0)
-            for piece in self._mutator.pieces(data)
+            for piece in self._mutator.pieces(b"".join(messages))
         ]
+        if chance.random() < 0.1:
+            # The body, or what else is behind a head, when that may have been answered.
+            head, end, behind = messages[-1].partition(HEAD_END)
+            first = b"".join(messages[:-1]) + head + end
+            pieces = [(first, chance.random() / 20), (behind, 0.0)]
         quiet = 3.0 if chance.random() < 0.1 else 0.3
-        return Conversation(names, Script(pieces, chance.choice(_ENDINGS), quiet), targets(data))
+        return Conversation(
+            names, Script(pieces, chance.choice(_ENDINGS), quiet), targets(b"".join(messages))
+        )
 
 
 class Prober(threading.Thread):

@@ -8,7 +8,7 @@ import random
 import socket
 import time
 
-from chp_gevent.http.errors import IncompleteMessage, WireError
+from chp_gevent.http.errors import WireError
 from chp_gevent.http.h1.bodies import body_decoder
 from chp_gevent.http.h1.heads import HEAD_END, RequestHead, parse_request_head, parse_response_head
 from chp_gevent.http.limits import LimitOptions
@@ -78,25 +78,34 @@ class FuzzTarget(LoopbackServer):
         received = b""
         with contextlib.suppress(OSError):
             while True:
-                taken = self._receive(connection, received)
+                taken = self._receive_head(connection, received)
                 if taken is None:
                     return
-                head, message, received = taken
-                self.judge(head, message)
-                script = self._answer(connection, head, mutator, chance)
+                head, block, behind = taken
+                # Some targets answer before they have read all of a request.
+                script = None
+                if head.has_body and chance.random() < 0.2:
+                    script = self._answer(connection, head, mutator, chance)
+                    if script.ending != "stay":
+                        return
+                whole = self._receive_body(connection, head, behind)
+                if whole is None:
+                    return
+                body, received = whole
+                self.judge(head, block + body)
+                if script is None:
+                    script = self._answer(connection, head, mutator, chance)
                 if script.ending != "stay" or head.upgrade:
                     # Behind a 101, what comes is the client's, byte for byte.
                     return
                 if is_unasked(script, head.method):
                     # The next request may have its answer by now, and no other may follow that.
-                    if taken := self._receive(connection, received):
-                        self.judge(*taken[:2])
                     return
 
-    def _receive(
+    def _receive_head(
         self, connection: socket.socket, received: bytes
     ) -> tuple[RequestHead, bytes, bytes] | None:
-        """Return a request, its bytes and what is behind it; None at the end."""
+        """Return the head of a request, its bytes and what is behind it; None at the end."""
         while HEAD_END not in received:
             data = connection.recv(65536)
             if not data:
@@ -104,28 +113,38 @@ class FuzzTarget(LoopbackServer):
             received += data
         block, _, behind = received.partition(HEAD_END)
         try:
-            head = parse_request_head(block, _LIMITS)
-            decoder = body_decoder(head)
-            message, piece = block + HEAD_END, behind
-            while not decoder.done:
-                decoder.feed(piece)
-                while decoder.backlog:
-                    decoder.feed(b"")
-                message += piece
-                if not decoder.done:
-                    piece = connection.recv(65536)
-                    if not piece:
-                        return None
-        except IncompleteMessage:
-            return None
+            return parse_request_head(block, _LIMITS), block + HEAD_END, behind
         except WireError as error:
-            self._findings.add(
-                f"the proxy wrote what is no request ({error}): {received[:2000]!r}",
-                NAME.findall(received),
-            )
+            self._not_a_request(error, received)
             return None
-        rest = bytes(decoder.rest) if head.has_body else behind
-        return head, message[: len(message) - len(rest)] if head.has_body else message, rest
+
+    def _receive_body(
+        self, connection: socket.socket, head: RequestHead, received: bytes
+    ) -> tuple[bytes, bytes] | None:
+        """Return a body as it was sent, and what is behind it; None if it breaks off."""
+        decoder = body_decoder(head)
+        if decoder.done:
+            return b"", received
+        body, piece = b"", received
+        try:
+            while True:
+                decoded(decoder, piece)
+                body += piece
+                if decoder.done:
+                    rest = bytes(decoder.rest)
+                    return body[: len(body) - len(rest)], rest
+                piece = connection.recv(65536)
+                if not piece:
+                    return None
+        except WireError as error:
+            self._not_a_request(error, body + piece)
+            return None
+
+    def _not_a_request(self, error: WireError, received: bytes) -> None:
+        self._findings.add(
+            f"the proxy wrote what is no request ({error}): {received[:2000]!r}",
+            NAME.findall(received),
+        )
 
     def judge(self, head: RequestHead, message: bytes) -> None:
         """Look whether a request is one of the proxy's, and of a client's, and llhttp's too."""
