@@ -103,7 +103,7 @@ TRUSTED_PROXIES = Option(
     help=(
         "Replace the X-Forwarded-* headers of all peers but these: IP addresses and networks "
         "(CIDR), separated by commas, or none. What these say is kept, and their address "
-        "appended to -For. Without it, headers are appended to, whoever sent them."
+        "appended to -For. Without it, headers of any sender are appended to."
     ),
     shown_default="append for all",
     meaning=(
@@ -115,7 +115,7 @@ TRUSTED_PROXIES = Option(
     ),
     since="ours",
     difference=(
-        "Without it, as CHP: whoever sent them, `-For`, `-Port` and `-Proto` are appended to."
+        "Without it, as CHP: `-For`, `-Port` and `-Proto` of any sender are appended to."
     ),
 )
 
