@@ -18,6 +18,7 @@ import requests
 from tests.kit.authority import HOST, Authority
 from tests.kit.hub import CONFIG, PASSWORD, USER, Hub, running_hub
 from tests.kit.option_servers import start_server
+from tests.kit.pages import DOCS, blocks, section
 from tests.kit.peers import EchoTarget, wait_until
 from tests.kit.server import free_ports, start_proxy
 
@@ -28,7 +29,7 @@ HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local
 CLIENT = "127.0.0.2"
 """Where clients come from: another address of this machine than that of the proxy in front."""
 
-# As docs/operations.md has it.
+# Around the block that docs/how-to/behind-a-proxy.md shows.
 NGINX_CONFIG = """
 daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
 events {{}}
@@ -36,21 +37,7 @@ http {{
   access_log off;
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-  map $http_upgrade $connection_upgrade {{ default upgrade; "" close; }}
-  server {{
-    listen 127.0.0.1:{port} ssl;
-    ssl_certificate {cert}; ssl_certificate_key {key};
-    location / {{
-      proxy_pass http://127.0.0.1:{behind};
-      proxy_http_version 1.1;
-      proxy_buffering off;
-      proxy_set_header Host $http_host;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection $connection_upgrade;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme;
-    }}
-  }}
+  {documented}
 }}
 """
 
@@ -98,9 +85,16 @@ def nginx(folder: Path, authority: Authority, port: int, behind: int) -> Iterato
     """nginx that ends TLS at one port and passes requests on to another."""
     key, cert = authority.issue(HOST)
     config = folder / "nginx.conf"
-    config.write_text(
-        NGINX_CONFIG.format(folder=folder, port=port, behind=behind, key=key, cert=cert)
-    )
+    (documented,) = blocks(section(DOCS / "how-to" / "behind-a-proxy.md", "nginx"), "nginx")
+    for theirs, here in {
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "127.0.0.1:8000": f"127.0.0.1:{behind}",
+        "/etc/ssl/certs/hub.pem": cert,
+        "/etc/ssl/private/hub.key": key,
+    }.items():
+        assert documented.count(theirs) == 1
+        documented = documented.replace(theirs, here)
+    config.write_text(NGINX_CONFIG.format(folder=folder, documented=documented))
     assert NGINX is not None
     with started([NGINX, "-c", str(config), "-e", str(folder / "nginx.log")], port):
         yield
