@@ -108,6 +108,8 @@ def hosts() -> Iterable[Case]:
         "ftp://a/",
         "ws://a/",
         "file:///etc/passwd",
+        "http://a#b",
+        "http://a:80#/b",
     ]:
         raw = message(f"GET {target} HTTP/1.1", "Host: a")
         yield refused(f"host: target {target}", raw)

@@ -38,7 +38,8 @@ _MAX_RESPONSE_FIELDS = 1000
 _SHORTEST_LINE = len(b"a:\r\n")
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(?:[/?#].*)?", re.IGNORECASE)
+# No fragment behind the authority: to some it is part of that. Behind a path it is passed on.
+_ABSOLUTE_FORM = re.compile(r"(https?)://([^/?#]+)(?:[/?].*)?", re.IGNORECASE)
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 _LINE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 

@@ -58,6 +58,9 @@ def test_a_chunked_body_that_we_accept_is_the_same_to_llhttp(body: bytes) -> Non
         b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ?chunked",
         b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked?",
         b"GET http://a?b/ HTTP/1.1\r\nHost: a?b",
+        b"GET http://a? HTTP/1.1\r\nHost: a",
+        b"GET http://a:80?b HTTP/1.1\r\nHost: a:80",
+        b"GET http://a/? HTTP/1.1\r\nHost: a",
     ],
 )
 def test_every_byte_that_we_accept_in_a_head_is_the_same_to_llhttp(pattern: bytes) -> None:
