@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from scripts.lib.chaos.home import Home, ReadProxy, failing_forks, full_shm
+from scripts.lib.chaos.home import WORKERS, Home, ReadProxy, failing_forks, full_shm
 from scripts.lib.chaos.hostile import hold_silent, room_for, tiny_chunks
 from scripts.lib.chaos.record import Record
-from scripts.lib.chaos.sockets import held_ports
+from scripts.lib.chaos.sockets import held_ports, listens
 from scripts.lib.chaos.traffic import Client
 from tests.kit.server import TOKEN
 
@@ -108,11 +108,10 @@ class Around:
         # The longer it can't be started, the longer the pause before the next attempt.
         with self._record.delay(f"no {role} could be started", doubled=True):
             with hindrance:
-                before = self._pids(role)
-                self._kill_one(role, when)
+                killed = self._kill_one(role, when)
                 self._pause(1, 3)
             within = time.monotonic() - begin + BACK_WITHIN
-            self._expect_back(role, before, within, when)
+            self._expect_back(role, killed, within, when)
 
     # -- the log
 
@@ -189,28 +188,35 @@ class Around:
         workers, management = self._children()
         return set(workers if role == "worker" else management)
 
-    def _kill_one(self, role: str, when: str) -> None:
+    def _kill_one(self, role: str, when: str) -> int | None:
         pids = sorted(self._pids(role))
-        if pids:
-            self._kill(self._rng.choice(pids), f"{role} {when}")
+        if not pids:
+            return None
+        killed = self._rng.choice(pids)
+        self._kill(killed, f"{role} {when}")
+        return killed
 
     def _kill_and_wait(self, role: str, when: str) -> None:
-        before = self._pids(role)
-        self._kill_one(role, when)
-        self._expect_back(role, before, BACK_WITHIN, when)
+        self._expect_back(role, self._kill_one(role, when), BACK_WITHIN, when)
 
-    def _expect_back(self, role: str, before: set[int], within: float, when: str) -> None:
-        """See that another process of that role serves."""
-        ports = {self._proxy.port if role == "worker" else self._proxy.api_port}
+    def _expect_back(self, role: str, killed: int | None, within: float, when: str) -> None:
+        """See that as many of that role serve as are to, without the one that was killed.
+
+        Not that another has begun since: one that drained, or was about to, has its successor
+        already.
+        """
+        port = self._proxy.port if role == "worker" else self._proxy.api_port
+        number = WORKERS if role == "worker" else 1
 
         def serves(pid: int) -> bool:
             try:
-                return bool(held_ports(pid, ports))
+                # One that drains may hold connections, but no longer listens.
+                return listens(pid, port) and bool(held_ports(pid, {port}))
             except OSError:
                 return False
 
         def back() -> bool:
-            return any(serves(pid) for pid in self._pids(role) - before)
+            return sum(serves(pid) for pid in self._pids(role) - {killed}) >= number
 
         self._expect(back, within, f"another {role} after one was killed {when}")
 

@@ -28,6 +28,9 @@ from tests.kit.server import (
     free_ports,
 )
 
+# How many the server under chaos has.
+WORKERS = 2
+
 _PACKAGE = "chp_gevent"
 _BROKEN_MODULE = "raise ImportError('another version is being installed')\n"
 # The package comes from the folder, whatever the interpreter has installed.

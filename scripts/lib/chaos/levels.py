@@ -8,13 +8,12 @@ from collections import Counter
 from contextlib import ExitStack
 
 from scripts.lib.chaos.disturb import Disturber
+from scripts.lib.chaos.home import WORKERS
 from scripts.lib.chaos.target_process import Target
 from tests.kit import processes
 from tests.kit.peers import RawClient, get, wait_until
 from tests.kit.peers.upgrades import switched_client
 from tests.kit.server import Proxy
-
-WORKERS = 2
 
 
 class Levels:

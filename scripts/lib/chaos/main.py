@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 
 from scripts.lib.chaos.catalogue import NAMES, settings, suitable
 from scripts.lib.chaos.disturb import Disturber
-from scripts.lib.chaos.home import Home, ReadProxy
+from scripts.lib.chaos.home import WORKERS, Home, ReadProxy
 from scripts.lib.chaos.isolation import Isolation, find_isolation
-from scripts.lib.chaos.levels import WORKERS, Levels, baseline, wait_for_no_leaks
+from scripts.lib.chaos.levels import Levels, baseline, wait_for_no_leaks
 from scripts.lib.chaos.record import Record
 from scripts.lib.chaos.target_process import Target, TargetProcess
 from scripts.lib.chaos.traffic import Traffic

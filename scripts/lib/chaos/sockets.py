@@ -36,6 +36,11 @@ def listening_inode(port: int) -> str:
     return next(line[3] for line in _tcp_lines() if line[0] == port and line[2] == LISTENING)
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether a process has the socket open that listens on a port of 127.0.0.1. Raises OSError."""
+    return listening_inode(port) in socket_inodes(pid)
+
+
 def held_ports(pid: int, ports: set[int]) -> frozenset[int]:
     """Return the peers' ports of the connections to ``ports`` that a process holds."""
     inodes = socket_inodes(pid)
