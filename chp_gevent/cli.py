@@ -12,7 +12,7 @@ from chp_gevent import __version__
 from chp_gevent.config import argv as command_line
 from chp_gevent.config import validate as option_parsing
 from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.usage import usage
+from chp_gevent.config.usage import CHECK, usage
 from chp_gevent.runtime.systemd import error_line
 
 USAGE: Final = usage()
@@ -54,17 +54,32 @@ def _leave_lost_folder() -> None:
         os.chdir("/")
 
 
+def _check(options: Options) -> None:
+    from chp_gevent.master.gunicorn_app import fault
+
+    found = fault(options)
+    if found is not None:
+        raise OptionError(found)
+    print(f"chp-gevent {__version__} can start with these options.")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the server with ``argv`` (by default ``sys.argv[1:]``) until it is stopped.
 
-    What can't be started is one line on stderr and SystemExit(1).
+    What can't be started is one line on stderr and SystemExit(1). With ``check`` first, nothing is
+    started.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    checks = arguments[:1] == [CHECK]
     try:
-        options = parse(sys.argv[1:] if argv is None else argv)
+        options = parse(arguments[checks:])
         _leave_lost_folder()
         # gunicorn is loaded for neither --help nor a mistake
-        from chp_gevent.master.gunicorn_app import run
+        if checks:
+            _check(options)
+        else:
+            from chp_gevent.master.gunicorn_app import run
 
-        run(options)
+            run(options)
     except OptionError as error:
         sys.exit(error_line(f"error: {error}"))

@@ -9,7 +9,11 @@ from typing import Any
 from chp_gevent.config.option import Option
 from chp_gevent.config.table import SECTIONS
 
+CHECK = "check"
+"""The word before the options that has them checked only."""
+
 _ABOUT = "A configurable HTTP proxy: routes are added and removed at run time over a REST API."
+_ABOUT_CHECK = f"With {CHECK}, it says whether it could start with these options, and does not."
 # docopt wants a default on one line, and takes a line that begins with a dash for an option.
 _UNBROKEN = "\N{NO-BREAK SPACE}"
 # What a terminal has at the least, and where the explanations begin.
@@ -27,10 +31,12 @@ def _options() -> Iterable[Option[Any]]:
 def usage() -> str:
     """Return the text of ``--help``, in the form that docopt reads."""
     repeatable = [f" [{_name(each)}]..." for each in _options() if each.repeatable]
-    lines = [_ABOUT, "", "Usage:", f"  chp-gevent [options]{''.join(repeatable)}"]
-    for title, options in SECTIONS:
+    options = f"[options]{''.join(repeatable)}"
+    lines = [_ABOUT, "", "Usage:", f"  chp-gevent {options}", f"  chp-gevent {CHECK} {options}"]
+    lines += ["", _ABOUT_CHECK]
+    for title, options_of_section in SECTIONS:
         lines += ["", f"{title}:"]
-        for option in options:
+        for option in options_of_section:
             lines += _explained(option)
     return "\n".join(lines).replace(_UNBROKEN, " ") + "\n"
 

@@ -117,6 +117,10 @@ class HTTPServer:
         for connection in self._connections:
             connection.expire_soon(now)
         self._check_all(now)
+        # Whoever waits for our end need not wait for the next sweep as well.
+        grace = self._settings.drain_grace
+        self._grace = self._hub.loop.timer(grace)
+        self._grace.start(lambda: self._check_all(max(self._clock(), now + grace)))
 
     def give_up_heads(self) -> None:
         """Give up soon the clients that are sending the head of a request; nobody serves them."""

@@ -28,11 +28,14 @@ from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.event_loop_errors import look_after
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached
-from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS
+from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS, STOPPING
 from chp_gevent.stores import Store, StoreSetupError, open_store
 
 DRAIN_TIMEOUT: Final = 5.0
-"""Seconds that calls in flight have to finish after SIGTERM."""
+"""Seconds that calls in flight have to finish when the server stops."""
+
+REPLACED_TIMEOUT: Final = 0.7
+"""The same when another management process waits to take over, and clients for it."""
 
 # Seconds between two looks at the clock and the arbiter, two packets to statsd, and two calls
 # of a storage backend's save_activity.
@@ -203,7 +206,9 @@ class ManagementService:
             for server in self._servers:
                 server.drain()
                 server.give_up_heads()
-            gevent.joinall([gevent.spawn(each.join, DRAIN_TIMEOUT) for each in self._servers])
+            stops = self._segment.words[STOPPING]
+            timeout = DRAIN_TIMEOUT if stops else REPLACED_TIMEOUT
+            gevent.joinall([gevent.spawn(each.join, timeout) for each in self._servers])
             self._flush_statsd()
             self._save_activity()
             self._routes.close_store()

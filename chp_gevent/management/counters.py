@@ -26,13 +26,13 @@ from chp_gevent.shared.segment import (
     reset_gauges,
 )
 
-# Words that only the management process's row has; they lie where other rows have nothing.
-# In that row, ``STATUS + code`` counts the API's own answers.
-API_ROUTE_GET: Final = len(ROW_WORDS)
-API_ROUTE_ADD: Final = len(ROW_WORDS) + 1
-API_ROUTE_DELETE: Final = len(ROW_WORDS) + 2
+# Words that only the management process's row has, the last ones before ``STATUS``: what is added
+# to ``ROW_WORDS`` must not move them. In that row, ``STATUS + code`` counts the API's own answers.
+API_ROUTE_GET: Final = STATUS - 3
+API_ROUTE_ADD: Final = STATUS - 2
+API_ROUTE_DELETE: Final = STATUS - 1
 
-assert API_ROUTE_DELETE < STATUS
+assert len(ROW_WORDS) <= API_ROUTE_GET
 
 
 def management_row(segment: Segment) -> memoryview[int]:

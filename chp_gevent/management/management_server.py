@@ -35,6 +35,10 @@ the descriptors that the process may have: no server can take them from the othe
 IDLE_TIMEOUT = 5
 """Seconds that are announced for a connection without a request: Node's value."""
 
+DRAIN_GRACE = 0.2
+"""Seconds for the next request of a connection that is kept, when the process is to end: it may be
+on its way."""
+
 REQUEST_TIMEOUT = 60.0
 """Seconds for each of a request's body and the reading of the answer."""
 
@@ -52,7 +56,7 @@ def server_settings(
         # One second more than announced: a client that comes just in time is not let down.
         idle_timeout=IDLE_TIMEOUT + 1.0,
         announced_timeout=IDLE_TIMEOUT,
-        drain_grace=0.0,
+        drain_grace=DRAIN_GRACE,
         client_timeout=REQUEST_TIMEOUT,
         # A change that has been asked for is made, to its end, whether the client stays or not.
         abort_on_disconnect=False,

@@ -9,28 +9,52 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from gunicorn import systemd, util
+from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from chp_gevent import __version__
 from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.tls_contexts import read_contexts
-from chp_gevent.master.listeners import close_listeners, described, gunicorn_listener
+from chp_gevent.config.tls_contexts import TlsContexts, read_contexts
+from chp_gevent.master import handover
+from chp_gevent.master.announcement import announce
+from chp_gevent.master.handover import CannotTakeOver, Handover, take
+from chp_gevent.master.listeners import (
+    adopt_files,
+    bound_files,
+    close_listeners,
+    gunicorn_listener,
+)
 from chp_gevent.master.management_supervisor import ManagementSupervisor
 from chp_gevent.master.pid_file import PidFile
 from chp_gevent.master.preloading import keep_shared, load_code
-from chp_gevent.master.resources import check_files, open_sockets
+from chp_gevent.master.resources import (
+    ListeningSockets,
+    check_error_path,
+    check_files,
+    open_sockets,
+)
+from chp_gevent.master.upgrade import Upgrade, close_on_exec
 from chp_gevent.master.worker_pool import WorkerPool
 from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.runtime import logs
+from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.descriptors import raise_descriptor_limit
-from chp_gevent.runtime.signals import die_with_parent, stop_by_default
+from chp_gevent.runtime.signals import (
+    STOP_SIGNALS,
+    die_with_parent,
+    held_signals,
+    stop_by_default,
+)
+from chp_gevent.runtime.systemd import Notifier
 from chp_gevent.runtime.troubles import Troubles
-from chp_gevent.shared.segment import STOPPING
+from chp_gevent.shared import records
+from chp_gevent.shared.segment import GENERATION, STOPPING
 
 log = logging.getLogger("chp_gevent.server")
 
@@ -40,8 +64,8 @@ _LOOK = 1.0
 _LOOK_WHILE_STARTING = 0.05
 # Seconds that all workers have to leave when the server stops at once (SIGINT, SIGQUIT).
 _QUICK_STOP_TIMEOUT = 2
-# Where systemd (Type=notify) waits to hear that the server is ready.
-_NOTIFY_SOCKET = "NOTIFY_SOCKET"
+# They wait while this process becomes another version of itself, which has no handlers at first.
+_HANDLED_SIGNALS = (*Arbiter.SIGNALS, signal.SIGCHLD)
 
 
 class ProxyArbiter(WorkerPool):
@@ -64,27 +88,29 @@ class ProxyArbiter(WorkerPool):
         arbiter.prepare(options)
 
     def prepare(self, options: Options) -> None:
-        """Open sockets, load code, make what the processes share. Raises ``OptionError``."""
-        self._pid_file = PidFile(options.pid_file) if options.pid_file else None
-        # gunicorn would tell systemd before anything is served.
-        self._notify_socket = os.environ.pop(_NOTIFY_SOCKET, None)
+        """Open sockets, load code, make what the processes share; or take it over.
+
+        Raises ``OptionError`` and ``OSError``; never once it has something to lose.
+        """
+        try:
+            state = take(os.environ)
+        except CannotTakeOver as error:
+            raise OptionError(str(error)) from None
+        self._state = state
+        self._upgrade = Upgrade(self._on_refused)
+        self._systemd = Notifier(os.environ, log)
         self._troubles = Troubles(log)
         raise_descriptor_limit()
-        check_files(options)
-        for notice in options.notices:
-            getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
         with contextlib.ExitStack() as undo:
             # Before the code is loaded, since the arbiter's sockets must not be gevent's.
-            opened = open_sockets(options, undo)
-            load_code()
-            tls = read_contexts(options)
-            self._load_application()
+            opened = open_sockets(options, undo, state.sockets if state is not None else None)
+            tls = self._load(options) if state is None else self._load_at_last(options)
             undo.pop_all()
         self.sockets = opened.management
         self.LISTENERS = [
             gunicorn_listener(listener, self.cfg, self.log) for listener in opened.public
         ]
-        self.prepare_workers(options, tls, opened.redirect)
+        self.prepare_workers(options, tls, opened.redirect, state)
         self.management = ManagementSupervisor(
             options,
             tls,
@@ -93,7 +119,57 @@ class ProxyArbiter(WorkerPool):
             self.sockets,
             self._drop_in_management,
         )
+        self._pid_file = PidFile(options.pid_file) if options.pid_file else None
+        if state is not None:
+            self._take_over(state)
         keep_shared()
+
+    def _load(self, options: Options) -> TlsContexts:
+        """Check the options against the system, load the code. Raises ``OptionError``."""
+        (check_files if self._state is None else check_error_path)(options)
+        for notice in options.notices:
+            getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
+        load_code()
+        tls = read_contexts(options)
+        self._load_application()
+        return tls
+
+    def _load_at_last(self, options: Options) -> TlsContexts:
+        """Do that however often it fails: workers are serving, and end with this process.
+
+        All was well a moment ago, when it was checked; something is being changed.
+        """
+        pauses = Backoff()
+        while True:
+            try:
+                return self._load(options)
+            except (OptionError, OSError) as error:
+                pause = pauses.failed()
+                log.error("cannot take over yet: %s; trying again in %g s", error, pause)
+                if signal.sigtimedwait(STOP_SIGNALS, pause) is not None:
+                    sys.exit(1)
+
+    def _take_over(self, state: Handover) -> None:
+        """Look after what the version before has left, beside its workers."""
+        close_on_exec(state.shared())
+        close_on_exec(worker.heartbeat for worker in state.workers)
+        if state.management_ready is not None:
+            close_on_exec([state.management_ready])
+        adopt_files(state.unix_sockets)
+        self.management.adopt(state.management, state.management_ready)
+        self._upgrade.is_asked = state.again
+        if self._pid_file is not None:
+            self._pid_file.is_ours = state.has_pid_file
+        if self.pidfile is not None:
+            # gunicorn's own (--pid), which it leaves to whoever has written it.
+            self.pidfile.pid = self.pid
+        log.info(
+            "took over from version %s: workers %d, draining %d, changes of the table %d",
+            state.version,
+            len(self.WORKERS),
+            len(self.draining),
+            self.segment.words[GENERATION],
+        )
 
     def _load_application(self) -> None:
         """Load what ``wsgi_app`` names, which may be middleware around the proxy."""
@@ -106,7 +182,8 @@ class ProxyArbiter(WorkerPool):
 
     def serve(self) -> NoReturn:
         """Serve until told to stop; gunicorn's last hook before its own loop (``when_ready``)."""
-        self.ready()
+        if self._state is None:
+            self.ready()
         self.supervise()
 
     def ready(self) -> None:
@@ -121,21 +198,8 @@ class ProxyArbiter(WorkerPool):
             self.stop(False)
             sys.exit(1)
         self._write_pid_file()
-        options = self.options
-        if options.redirect is not None:
-            port = self.redirect_sockets[0].getsockname()[1]
-            to_port = options.redirect.to_port
-            log.info("Added HTTP to HTTPS redirection from %s to %s", port, to_port)
-        scheme = "https" if options.tls else "http"
-        default = options.default_target or "(no default)"
-        log.info("Proxying %s://%s to %s", scheme, described(options.listen), default)
-        scheme = "https" if options.api_tls else "http"
-        log.info("Proxy API at %s://%s/api/routes", scheme, described(options.api))
-        if options.metrics is not None:
-            log.info("Serve metrics at http://%s/metrics", described(options.metrics))
-        if self._notify_socket is not None:
-            os.environ[_NOTIFY_SOCKET] = self._notify_socket
-            systemd.sd_notify("READY=1", self.log, unset_environment=True)
+        announce(self.options, self.redirect_sockets)
+        self._systemd.tell("READY=1")
 
     def _write_pid_file(self) -> None:
         if self._pid_file is None:
@@ -158,6 +222,7 @@ class ProxyArbiter(WorkerPool):
         """
         util._setproctitle(f"master [{self.proc_name}]")
         try:
+            self.reap_workers()
             self._attempt("starting workers", self.manage_workers)
             while not self._stopping:
                 for number in self.wait_for_signals(timeout=self._patience()):
@@ -165,6 +230,7 @@ class ProxyArbiter(WorkerPool):
                 self._attempt("looking after hanging workers", self.murder_workers)
                 self._attempt("starting workers", self.manage_workers)
                 self._attempt("looking after the management process", self.management.supervise)
+                self._attempt("reloading", self._advance_upgrade)
                 logs.tell_losses()
             # A signal to stop was obeyed, and something went wrong while it was.
             raise SystemExit(1)
@@ -207,20 +273,92 @@ class ProxyArbiter(WorkerPool):
         self.management.drop_in_worker()
         for draining in self.draining.values():
             draining.tmp.close()
+        self.segment.close_file()
 
     def _drop_in_management(self) -> None:
         for listener in (*self.LISTENERS, *self.redirect_sockets):
             listener.close()
         for worker in self.all_workers:
             worker.tmp.close()
+        self.segment.close_file()
 
-    def on_renewed(self) -> None:
-        """See ``WorkerPool``: the management process is renewed behind the workers."""
-        self.management.renew(self.tls)
+    # -- from one version to the next
+
+    def reload(self) -> None:
+        """Become the version that is installed now, with the files as they are now (SIGHUP).
+
+        Refused, in one line, when that can't start. The command line and the environment are
+        those of the start. Sockets, routes, connections and the process itself stay.
+        """
+        self._upgrade.is_asked = True
+        self._systemd.tell_reloading()
 
     def reexec(self) -> None:
-        """Refuse SIGUSR2: two servers would have two routing tables."""
-        log.warning("SIGUSR2 is not supported: use SIGHUP to replace the workers")
+        """Do the same (SIGUSR2): to gunicorn, that is how a server is upgraded."""
+        self.reload()
+
+    def _advance_upgrade(self) -> None:
+        upgrade = self._upgrade
+        upgrade.look_after()
+        # A reload that has begun comes to its end first.
+        if self._stopping or self._renewal is not None:
+            return
+        if upgrade.is_checked:
+            with held_signals(_HANDLED_SIGNALS):
+                # What has come already must be obeyed by who knows of it.
+                if self.SIG_QUEUE.empty():
+                    upgrade.become_next(self._handover(), self._environment())
+        elif upgrade.is_asked and upgrade.pid is None:
+            upgrade.begin(self._handover(), self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment that the server was started with."""
+        environ = {**os.environ, **self._systemd.variables}
+        if self.cfg.daemon:
+            # It is one already: without this, gunicorn would leave into the background again.
+            environ["GUNICORN_FD"] = ""
+        return environ
+
+    def _handover(self) -> Handover:
+        sockets = ListeningSockets(
+            [listener.sock for listener in self.LISTENERS], self.redirect_sockets, self.sockets
+        )
+        return Handover(
+            format=handover.FORMAT,
+            version=__version__,
+            pid=os.getpid(),
+            layout=self.segment.layout,
+            records=records.FORMAT,
+            rows=self.segment.rows,
+            routes=self.segment.routes,
+            segment=self.segment.fd,
+            journal=self._journal.files,
+            sockets=sockets.descriptors(),
+            unix_sockets=bound_files(),
+            workers=self.worker_states(),
+            worker_age=self.worker_age,
+            num_workers=self.num_workers,
+            management=self.management.pid,
+            management_ready=self.management.ready_fd,
+            has_pid_file=self._pid_file is not None and self._pid_file.is_ours,
+            again=self._upgrade.is_asked,
+        )
+
+    def on_renewed(self, failure: str | None) -> None:
+        """See ``WorkerPool``: the management process is replaced behind the workers."""
+        if failure is None:
+            self.management.replace()
+            self._systemd.tell("READY=1", "STATUS=")
+        else:
+            self._on_refused(failure)
+
+    def _on_refused(self, reason: str) -> None:
+        self._systemd.tell("READY=1", f"STATUS=not reloaded: {reason}")
+
+    def init_signals(self) -> None:
+        """Handle signals from now on, those that came while this was being started, too."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED_SIGNALS)
 
     # -- children that have ended
 
@@ -234,6 +372,8 @@ class ProxyArbiter(WorkerPool):
                 pid, status = ended
                 if pid == self.management.pid:
                     self.management.note_end(status)
+                elif pid == self._upgrade.pid:
+                    self._upgrade.note_end(status)
                 else:
                     self.note_end(pid, status)
         if not self._stopping:
@@ -244,6 +384,7 @@ class ProxyArbiter(WorkerPool):
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers, then the management process."""
         self._stopping = True
+        self._upgrade.cancel()
         self.segment.words[STOPPING] = 1
         self.management.restart_no_more()
         if not graceful:

@@ -10,6 +10,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from chp_gevent.config.options import OptionError, Options, UnixAddress
+from chp_gevent.master import preflight
 from chp_gevent.master.arbiter import ProxyArbiter
 from chp_gevent.runtime.logs import ProxyLogger
 from chp_gevent.runtime.systemd import error_line
@@ -22,6 +23,11 @@ _WORKER_TIMEOUT = 30
 
 def gunicorn_settings(options: Options) -> dict[str, Any]:
     """Return the gunicorn settings, hooks included, for a server with these options."""
+
+    def on_first_setting(arbiter: Arbiter, new: int, old: int | None) -> None:
+        # The first hook that gunicorn calls: before it has written a file or opened a socket.
+        if preflight.is_asked():
+            preflight.answer(options, arbiter.app.wsgi)
 
     def on_starting(arbiter: Arbiter) -> None:
         try:
@@ -51,6 +57,7 @@ def gunicorn_settings(options: Options) -> dict[str, Any]:
         "errorlog": "-",
         # gunicorn would put a socket for its own command line under the user's home.
         "control_socket_disable": True,
+        "nworkers_changed": on_first_setting,
         "on_starting": on_starting,
         "when_ready": ProxyArbiter.serve,
         "pre_fork": ProxyArbiter.assign_row,
@@ -73,6 +80,11 @@ class _Server(BaseApplication):
         from chp_gevent.proxy.wsgi import application
 
         return application
+
+
+def fault(options: Options) -> str | None:
+    """Return in one line why a server with these options could not start, or None."""
+    return preflight.fault(options, _Server(options).wsgi)
 
 
 def run(options: Options) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gunicorn.sock import TCP6Socket, TCPSocket, UnixSocket
@@ -51,6 +52,24 @@ def _option_to_blame(address: Address, error: OSError) -> str:
         return "socket"
     of_address = isinstance(error, socket.gaierror) or error.errno in _NO_SUCH_ADDRESS
     return "ip" if of_address and address.ip else "port"
+
+
+def adopted_listeners(descriptors: Iterable[int]) -> list[socket.socket]:
+    """Return the sockets that an earlier version of this process has opened."""
+    listeners = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for listener in listeners:
+        listener.set_inheritable(False)
+    return listeners
+
+
+def bound_files() -> dict[str, tuple[int, int]]:
+    """Return device and inode of each UNIX socket that this process has bound, by path."""
+    return dict(_bound)
+
+
+def adopt_files(files: Mapping[str, tuple[int, int]]) -> None:
+    """Take the files of UNIX sockets for our own that an earlier version has bound."""
+    _bound.update(files)
 
 
 def gunicorn_listener(listener: socket.socket, cfg: Any, log: Any) -> Any:

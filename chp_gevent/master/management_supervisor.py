@@ -66,9 +66,20 @@ class ManagementSupervisor:
         self._was_ready = False
         self._starts = Backoff()
         self._stopping = False
-        self._is_renewed = False
+        self._is_replaced = False
         self._suspected_at: float | None = None
         self._arbiter_pid = os.getpid()
+
+    @property
+    def ready_fd(self) -> int | None:
+        """The pipe on which a process that is starting will say that it is ready."""
+        return self._ready_fd
+
+    def adopt(self, pid: int | None, ready_fd: int | None) -> None:
+        """Look after a process that an earlier version of the arbiter has started."""
+        self.pid = pid
+        self._ready_fd = ready_fd
+        self._was_ready = pid is not None and ready_fd is None
 
     def _start(self) -> None:
         """Fork the management process. Raises ``OSError``."""
@@ -177,11 +188,10 @@ class ManagementSupervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
-    def renew(self, tls: TlsContexts) -> None:
-        """Have these contexts used from now on; by the process there is, too, if it has any."""
-        self._tls = tls
-        if tls.api is not None and self.pid is not None:
-            self._is_renewed = True
+    def replace(self) -> None:
+        """Have the process give way to another one, which has the code that is loaded here."""
+        if self.pid is not None:
+            self._is_replaced = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
 
@@ -194,8 +204,8 @@ class ManagementSupervisor:
             self._ready_fd = None
         if self._stopping:
             return
-        if self._is_renewed:
-            self._is_renewed = False
+        if self._is_replaced:
+            self._is_replaced = False
         elif self._was_ready and status == 0:
             self._starts.wait(_PAUSE_AFTER_STOP)
             log.info("management process (pid %s) was stopped; starting another", pid)

@@ -14,12 +14,15 @@ class PidFile:
 
     Whoever finds the file finds a whole id in it: it is written under a temporary name and
     renamed. What ``path`` leads to and is no regular file, such as a pipe, is written to.
+
+    Attributes:
+        is_ours: whether there is one that this process has written, under whatever version.
     """
 
     def __init__(self, path: str) -> None:
         # The file that a symbolic link leads to is replaced, not the link.
         self._path = Path(os.path.realpath(path))
-        self._is_ours = False
+        self.is_ours = False
 
     def write(self) -> None:
         """Write the id of this process. Raises ``OSError``."""
@@ -39,11 +42,11 @@ class PidFile:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        self._is_ours = True
+        self.is_ours = True
 
     def remove(self) -> None:
         """Remove the file, unless it has another process's id in it by now."""
-        if self._is_ours:
+        if self.is_ours:
             with contextlib.suppress(OSError, ValueError):
                 if int(self._path.read_text(encoding="ascii")) == os.getpid():
                     self._path.unlink()

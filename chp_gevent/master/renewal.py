@@ -6,33 +6,27 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from chp_gevent.config.tls_contexts import TlsContexts
-
 TIMEOUT: Final = 20.0
 """Seconds that new workers have to come up. Without them the old ones go on."""
 
 
 class Renewal:
-    """A reload that has begun.
+    """The replacement.
 
     Args:
         old: pids of the workers that are to be replaced.
-        previous_tls: the TLS contexts that they have.
         clock: returns monotonic time in seconds.
 
     Attributes:
         old: as above, those that have ended left out.
-        previous_tls: as above.
     """
 
     def __init__(
         self,
         old: frozenset[int],
-        previous_tls: TlsContexts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.old = old
-        self.previous_tls = previous_tls
         self._clock = clock
         self._deadline = clock() + TIMEOUT
 

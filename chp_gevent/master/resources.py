@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from chp_gevent.config.options import Address, OptionError, Options
-from chp_gevent.master.listeners import close_listeners, open_listeners
+from chp_gevent.master.listeners import adopted_listeners, close_listeners, open_listeners
 from chp_gevent.proxy.access_log.files import check_file
 
 
@@ -25,25 +26,44 @@ class ListeningSockets(NamedTuple):
     management: dict[str, list[socket.socket]]
     """``api`` and perhaps ``metrics``: the management process."""
 
+    def descriptors(self) -> dict[str, list[int]]:
+        """Return the descriptors, by the names that :func:`open_sockets` takes them by."""
+        named = {_PUBLIC: self.public, _REDIRECT: self.redirect, **self.management}
+        return {name: [each.fileno() for each in some] for name, some in named.items() if some}
 
-def open_sockets(options: Options, undo: contextlib.ExitStack) -> ListeningSockets:
+
+_PUBLIC = "public"
+_REDIRECT = "redirect"
+
+
+def open_sockets(
+    options: Options,
+    undo: contextlib.ExitStack,
+    inherited: Mapping[str, Sequence[int]] | None = None,
+) -> ListeningSockets:
     """Open all listening sockets. Raises ``OptionError``; what is open is closed by ``undo`` then.
 
-    That leaves no UNIX sockets behind.
+    That leaves no UNIX sockets behind. ``inherited`` are the descriptors of those that an earlier
+    version of this process has opened: they are used as they are.
     """
+    left = dict(inherited or {})
 
-    def opened(address: Address, flags: str) -> list[socket.socket]:
+    def opened(name: str, address: Address, flags: str) -> list[socket.socket]:
+        if name in left:
+            return adopted_listeners(left.pop(name))
         listeners = open_listeners(address, flags, options.backlog)
         undo.callback(close_listeners, listeners, unlink=True)
         return listeners
 
-    public = opened(options.listen, "--")
-    management = {"api": opened(options.api, "--api-")}
+    public = opened(_PUBLIC, options.listen, "--")
+    management = {"api": opened("api", options.api, "--api-")}
     if options.metrics is not None:
-        management["metrics"] = opened(options.metrics, "--metrics-")
+        management["metrics"] = opened("metrics", options.metrics, "--metrics-")
     redirect = []
     if options.redirect is not None:
-        redirect = opened(options.redirect.address, "--redirect-")
+        redirect = opened(_REDIRECT, options.redirect.address, "--redirect-")
+    for descriptors in left.values():
+        close_listeners(adopted_listeners(descriptors), unlink=True)
     return ListeningSockets(public, redirect, management)
 
 

@@ -16,10 +16,11 @@ import time
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.tls_contexts import TlsContexts, read_contexts
+from chp_gevent.config.options import Options
+from chp_gevent.config.tls_contexts import TlsContexts
+from chp_gevent.master.adopted_worker import AdoptedWorker
+from chp_gevent.master.handover import Handover, WorkerState
 from chp_gevent.master.renewal import Renewal
-from chp_gevent.master.resources import check_error_path
 from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import held_stop_signals
@@ -45,6 +46,10 @@ _SHORT_LIFE = 5.0
 _CUT_OFF_TIMEOUT = 5.0
 
 
+Supervised = ProxyWorker | AdoptedWorker
+"""A worker that this version has forked, or the one before."""
+
+
 class WorkerPool(Arbiter):
     """Starts workers, keeps them at their number, replaces them, and takes note of their ends.
 
@@ -62,27 +67,36 @@ class WorkerPool(Arbiter):
     redirect_sockets: list[socket.socket]
 
     def prepare_workers(
-        self, options: Options, tls: TlsContexts, redirect_sockets: list[socket.socket]
+        self,
+        options: Options,
+        tls: TlsContexts,
+        redirect_sockets: list[socket.socket],
+        state: Handover | None = None,
     ) -> None:
-        """Make what the workers share, and what their account is kept in."""
+        """Make what the workers share, and what their account is kept in.
+
+        Or take it, and the workers, from the version before, which has left ``state``. Raises
+        ``OSError``.
+        """
         self.options = options
         self.tls = tls
         self.redirect_sockets = redirect_sockets
+        self.draining: dict[int, Supervised] = {}
+        self._cut_off: dict[int, float] = {}
+        self._renewal: Renewal | None = None
+        self._boots = Backoff()
+        self._has_served = False
+        self._stopping = False
+        if state is not None:
+            self._adopt_workers(state)
+            return
         rows = options.workers * (options.max_draining + _GENERATIONS)
         # The last row is the management process's.
         self.segment = Segment(rows=max(rows, _FEWEST_ROWS) + 1)
         self._journal = Journal(self.segment)
-        self.draining: dict[int, ProxyWorker] = {}
-        self._cut_off: dict[int, float] = {}
-        self._renewal: Renewal | None = None
-        # A signal that came while the workers were being replaced: files may have changed since.
-        self._reload_again = False
-        self._boots = Backoff()
-        self._has_served = False
-        self._stopping = False
 
     @property
-    def all_workers(self) -> list[ProxyWorker]:
+    def all_workers(self) -> list[Supervised]:
         """The workers that serve or are to, and those that drain."""
         return [*self.WORKERS.values(), *self.draining.values()]
 
@@ -92,6 +106,34 @@ class WorkerPool(Arbiter):
         return self._renewal is not None or not all(
             worker.came_up for worker in self.WORKERS.values()
         )
+
+    # -- from one version to the next
+
+    def worker_states(self) -> list[WorkerState]:
+        """Return what the next version has to know of the workers."""
+        return [
+            WorkerState(
+                pid=pid,
+                row=worker.row_index,
+                heartbeat=worker.tmp.fileno(),
+                age=worker.age,
+                requests_before=worker.requests_before,
+                made_at=worker.made_at,
+                drains=pid in self.draining,
+            )
+            for pid, worker in (*self.draining.items(), *self.WORKERS.items())
+        ]
+
+    def _adopt_workers(self, state: Handover) -> None:
+        """Look after the workers of the version before, until those of this one serve."""
+        self.segment, self._journal = state.attach()
+        for each in state.workers:
+            workers = self.draining if each.drains else self.WORKERS
+            workers[each.pid] = AdoptedWorker(each, self.segment)
+        self.worker_age = state.worker_age
+        self.num_workers = state.num_workers
+        self._has_served = True
+        self._renewal = Renewal(frozenset(self.WORKERS))
 
     # -- starting them
 
@@ -130,8 +172,8 @@ class WorkerPool(Arbiter):
             log.error("cannot start a worker: %s; trying again in %g s", reason, pause)
             return 0
 
-    def on_renewed(self) -> None:
-        """Take note that all workers have been replaced by new ones that serve."""
+    def on_renewed(self, failure: str | None) -> None:
+        """Take note that all workers have been replaced, or why they go on."""
 
     # -- keeping them at their number
 
@@ -209,26 +251,6 @@ class WorkerPool(Arbiter):
 
     # -- replacing them all
 
-    def reload(self) -> None:
-        """Replace the workers by new ones with certificates as the files have them now (SIGHUP).
-
-        Refused, in one line, when something in those files or the options is wrong. Options are
-        those of the start, and so is the code.
-        """
-        if self._renewal is not None:
-            self._reload_again = True
-            return
-        try:
-            check_error_path(self.options)
-            tls = read_contexts(self.options)
-        except OptionError as error:
-            log.error("not reloaded, the workers go on: %s", error)
-            return
-        self._boots.succeeded()
-        self._renewal = Renewal(frozenset(self.WORKERS), self.tls)
-        self.tls = tls
-        self.manage_workers()
-
     def _advance_renewal(self) -> None:
         """Have the old workers stop once all new ones accept, or give the new ones up."""
         renewal = self._renewal
@@ -239,16 +261,13 @@ class WorkerPool(Arbiter):
         if len(new) >= self.num_workers and all(worker.came_up for worker in new):
             self._renewal = None
             self._stop_workers(renewal.old)
-            self.on_renewed()
             log.info("reloaded: %d new workers serve, the old ones drain", len(new))
+            self.on_renewed(None)
         elif renewal.is_overdue:
             self._renewal = None
-            self.tls = renewal.previous_tls
             log.error("not reloaded, the old workers go on: new ones did not come up in time")
             self._stop_workers(frozenset(self.WORKERS) - renewal.old)
-        if self._renewal is None and self._reload_again:
-            self._reload_again = False
-            self.reload()
+            self.on_renewed("new workers did not come up in time")
 
     def _stop_workers(self, pids: frozenset[int]) -> None:
         for pid in pids:
@@ -272,7 +291,7 @@ class WorkerPool(Arbiter):
         elif pid in self.WORKERS:
             self._note_worker_end(pid, self.WORKERS.pop(pid), status)
 
-    def _note_worker_end(self, pid: int, worker: ProxyWorker, status: int) -> None:
+    def _note_worker_end(self, pid: int, worker: Supervised, status: int) -> None:
         """Take note of a worker that nobody told to stop."""
         came_up = worker.came_up
         self._has_served = self._has_served or came_up
@@ -298,7 +317,7 @@ class WorkerPool(Arbiter):
             pause = self._boots.failed()
             log.error("worker (pid %s) ended at once; starting another in %g s", pid, pause)
 
-    def _forget_worker(self, worker: ProxyWorker) -> None:
+    def _forget_worker(self, worker: Supervised) -> None:
         """Close the heartbeat of a worker that has ended, and zero the gauges of its row."""
         worker.tmp.close()
         reset_gauges(worker.row)

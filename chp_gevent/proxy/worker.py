@@ -85,6 +85,7 @@ class ProxyWorker(GeventWorker):
         row_index: the worker's row in the segment; set by the arbiter before the fork.
         row: that row.
         requests_before: requests in that row before this worker; the arbiter's to use.
+        made_at: when the arbiter made it, by the monotonic clock, in seconds.
         is_noted: whether the arbiter has seen that it accepts; the arbiter's to use, too.
         beats: heartbeats so far.
     """
@@ -103,6 +104,7 @@ class ProxyWorker(GeventWorker):
     access: AccessLog | None = None
     redirect_sockets: Sequence[socket.socket] = ()
     is_noted: bool = False
+    made_at: float = 0.0
     # Set when the worker is to stop, once it serves.
     _stopping: Event | None = None
 
@@ -124,12 +126,12 @@ class ProxyWorker(GeventWorker):
         self.redirect_sockets = redirect_sockets
         self.row = segment.row(row)
         self.row[ACCEPTING] = self.row[CAME_UP] = 0
-        self._made_at = time.monotonic()
+        self.made_at = time.monotonic()
 
     @property
     def lifetime(self) -> float:
         """Seconds since the arbiter made this worker."""
-        return time.monotonic() - self._made_at
+        return time.monotonic() - self.made_at
 
     @property
     def came_up(self) -> bool:

@@ -11,8 +11,8 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 _PR_SET_PDEATHSIG = 1
 
@@ -20,13 +20,19 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 @contextmanager
-def held_stop_signals() -> Iterator[None]:
-    """Hold stop signals back; in the parent, until the end of the block."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+def held_signals(numbers: Iterable[int]) -> Iterator[None]:
+    """Hold signals back until the end of the block; what it executes finds them held back."""
+    held = tuple(numbers)
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+
+def held_stop_signals() -> AbstractContextManager[None]:
+    """Hold stop signals back; in the parent, until the end of the block."""
+    return held_signals(STOP_SIGNALS)
 
 
 def stop_by_default() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, MutableMapping
 from typing import Final
 
 PRIORITIES: Final = {
@@ -17,6 +18,8 @@ PRIORITIES: Final = {
 """What a line begins with to have its priority in the journal; without it, it is information."""
 
 _STDERR = 2
+# Where systemd waits to hear of the server.
+_NOTIFY_SOCKET = "NOTIFY_SOCKET"
 
 
 def is_journal(descriptor: int, environ: Mapping[str, str] = os.environ) -> bool:
@@ -33,6 +36,40 @@ def is_journal(descriptor: int, environ: Mapping[str, str] = os.environ) -> bool
     except OSError:
         return False
     return named == f"{status.st_dev}:{status.st_ino}"
+
+
+class Notifier:
+    """Tells systemd what state the server is in (``Type=notify``, sd_notify(3)).
+
+    Takes the address of systemd out of the environment: gunicorn would say that the server is
+    ready before anything is served.
+
+    Args:
+        environ: the environment, which may have the address.
+        log: for what goes wrong.
+    """
+
+    def __init__(self, environ: MutableMapping[str, str], log: logging.Logger) -> None:
+        self._address = environ.pop(_NOTIFY_SOCKET, None)
+        self._environ = environ
+        self._log = log
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the environment had of it."""
+        return {} if self._address is None else {_NOTIFY_SOCKET: self._address}
+
+    def tell(self, *assignments: str) -> None:
+        """Send assignments such as ``READY=1``, if systemd has started the server."""
+        if self._address is not None:
+            from gunicorn.systemd import sd_notify
+
+            self._environ.update(self.variables)
+            sd_notify("\n".join(assignments), self._log, unset_environment=True)
+
+    def tell_reloading(self) -> None:
+        """Say that a reload has begun; ``READY=1`` ends it (``Type=notify-reload``)."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def error_line(text: str) -> str:

@@ -43,11 +43,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from chp_gevent.shared import records as messages
+from chp_gevent.shared.memory_file import memory_file
 from chp_gevent.shared.segment import (
     BASE_GENERATION,
     BASE_OFFSET,
@@ -59,6 +59,7 @@ from chp_gevent.shared.segment import (
 )
 
 BLOCK_BYTES: Final = 1024 * 1024
+_NAME: Final = "chp-gevent-journal"
 
 
 class JournalDamaged(RuntimeError):
@@ -68,14 +69,18 @@ class JournalDamaged(RuntimeError):
 class Journal:
     """The two files and the words that belong to them; make it before forking.
 
+    Args:
+        segment: the segment with the words.
+        files: descriptors of files that there are already, with what is in them.
+
     Attributes:
         words: the header of the segment.
         files: descriptors of the two files.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, files: tuple[int, int] | None = None) -> None:
         self.words = segment.words
-        self.files = (_memory_file(), _memory_file())
+        self.files = files or (memory_file(_NAME), memory_file(_NAME))
 
     def give_up_writing(self) -> None:
         """Keep the files in this process for reading only.
@@ -94,13 +99,6 @@ class Journal:
         """Close the files in this process; the memory goes with the last process's."""
         for file in self.files:
             os.close(file)
-
-
-def _memory_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("chp-gevent-journal")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 class JournalWriter:

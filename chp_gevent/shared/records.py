@@ -15,6 +15,10 @@ from chp_gevent.routing.route_options import RouteOptions
 
 LENGTH_BYTES: Final = 4
 
+FORMAT: Final = 1
+"""The number of this format. Processes of two versions share a journal while a server is upgraded:
+what can't be read by those that have this number raises it."""
+
 
 class Add(msgspec.Struct, array_like=True, tag=0, frozen=True, gc=False):
     """A route was added, or replaced.

@@ -1,12 +1,17 @@
 """The shared segment: numbers that the processes of one server show each other.
 
-One anonymous ``mmap``, made by the arbiter and inherited over ``fork``: it has no name,
-nothing is left behind, and no other user can reach it. Three parts, each page-aligned:
+One memory file without a name, made by the arbiter, inherited over ``fork``, and kept when the
+arbiter becomes another version of itself: nothing is left behind, and no other user can reach it.
+Three parts, each page-aligned:
 
 - the header: u64 words named in ``HEADER_WORDS``, written by the management process;
 - one row of u64 words per worker: those named in ``ROW_WORDS``, then one counter per
   response status. A worker writes only its own row;
 - one f64 per route, the Unix time of its last activity, written by any process.
+
+While a server is upgraded, processes of two versions have it. So what is added goes to the end of
+the words of the header or of a row, where there were zeros, or to a memory file of its own; and
+whatever gives what is there another meaning or place raises ``LAYOUT``.
 
 Every write is one aligned 8-byte store, so a reader sees the old number or the new one,
 never a mixture, and a process that dies leaves nothing half-written. Pages that nobody
@@ -16,7 +21,11 @@ touched take no memory.
 from __future__ import annotations
 
 import mmap
+import os
+import weakref
 from typing import Final
+
+from chp_gevent.shared.memory_file import memory_file
 
 WORD: Final = 8
 PAGE: Final = 4096
@@ -108,6 +117,11 @@ ROW_LENGTH: Final = STATUS + len(STATUS_CODES)
 
 _HEADER_BYTES: Final = PAGE
 
+LAYOUT: Final = 1
+"""The number of the layout that is described here; the last word of the header has it."""
+_LAYOUT_WORD: Final = _HEADER_BYTES // WORD - 1
+
+assert len(HEADER_WORDS) <= _LAYOUT_WORD
 assert len(ROW_WORDS) <= STATUS
 assert ROW_LENGTH * WORD % PAGE == 0
 
@@ -118,21 +132,54 @@ class Segment:
     Args:
         rows: how many workers can have a row.
         routes: how many routes can have an activity slot.
+        fd: the memory file of a segment that there is already; None makes one.
+        private: whether what is written is to stay in this process.
+
+    Raises ``OSError``, also when the file is smaller than that.
 
     Attributes:
         words: the header, u64; index it with ``GENERATION`` and the other constants.
         activity: Unix time in seconds of each slot's last activity, f64.
         rows: the number of rows.
+        routes: the number of slots.
+        fd: the memory file, for whoever is to have the segment after ``execve``.
     """
 
-    def __init__(self, rows: int = 64, routes: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        rows: int = 64,
+        routes: int = 1_000_000,
+        fd: int | None = None,
+        *,
+        private: bool = False,
+    ) -> None:
         self.rows = rows
+        self.routes = routes
         rows_bytes = rows * ROW_LENGTH * WORD
         activity_at = _HEADER_BYTES + rows_bytes
-        whole = memoryview(mmap.mmap(-1, activity_at + routes * WORD))
+        size = activity_at + routes * WORD
+        self.fd = _new_file(size) if fd is None else fd
+        self._close = weakref.finalize(self, os.close, self.fd)
+        self._close.atexit = False
+        access = mmap.ACCESS_COPY if private else mmap.ACCESS_WRITE
+        try:
+            whole = memoryview(mmap.mmap(self.fd, size, access=access))
+        except ValueError as error:
+            raise OSError(f"segment of {rows} rows: {error}") from None
         self.words: memoryview[int] = whole[:_HEADER_BYTES].cast("Q")
         self._rows: memoryview[int] = whole[_HEADER_BYTES:activity_at].cast("Q")
         self.activity: memoryview[float] = whole[activity_at:].cast("d")
+        if fd is None:
+            self.words[_LAYOUT_WORD] = LAYOUT
+
+    @property
+    def layout(self) -> int:
+        """The number of the layout that whoever made the segment gave it."""
+        return self.words[_LAYOUT_WORD]
+
+    def close_file(self) -> None:
+        """Close the memory file in a process that has it mapped and passes it on to nobody."""
+        self._close()
 
     def row(self, index: int) -> memoryview[int]:
         """Return row ``index``: ``ROW_LENGTH`` u64 words.
@@ -155,3 +202,9 @@ def reset_gauges(row: memoryview[int]) -> None:
     """
     for gauge in GAUGES:
         row[gauge] = 0
+
+
+def _new_file(size: int) -> int:
+    file = memory_file("chp-gevent-segment")
+    os.ftruncate(file, size)
+    return file

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from chp_gevent.stores.base import RouteData, Store, StoreSetupError, open_store
+from chp_gevent.stores.base import (
+    RouteData,
+    Store,
+    StoreSetupError,
+    load_store_class,
+    open_store,
+)
 
-__all__ = ["RouteData", "Store", "StoreSetupError", "open_store"]
+__all__ = ["RouteData", "Store", "StoreSetupError", "load_store_class", "open_store"]

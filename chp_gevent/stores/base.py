@@ -73,11 +73,11 @@ class Store(ABC):
         """Let go of the storage when the server stops; optional."""
 
 
-def open_store(dotted_path: str, options: Options) -> Store:
-    """Import the class ``package.module.Class`` and make the server's store.
+def load_store_class(dotted_path: str) -> type[Store]:
+    """Import the class ``package.module.Class``.
 
     Raises:
-        StoreSetupError: there is no such class, or it can't be made.
+        StoreSetupError: there is no such class, or it is no store.
     """
     module_name, _, class_name = dotted_path.rpartition(".")
     try:
@@ -91,6 +91,16 @@ def open_store(dotted_path: str, options: Options) -> Store:
             f"--storage-backend: {dotted_path!r} is not a subclass of "
             f"{Store.__module__.rpartition('.')[0]}.{Store.__name__}"
         )
+    return store_class
+
+
+def open_store(dotted_path: str, options: Options) -> Store:
+    """Import the class ``package.module.Class`` and make the server's store.
+
+    Raises:
+        StoreSetupError: there is no such class, or it can't be made.
+    """
+    store_class = load_store_class(dotted_path)
     try:
         return store_class(options)
     except Exception as error:

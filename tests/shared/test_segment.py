@@ -47,7 +47,9 @@ def test_rows_share_no_words() -> None:
             row[word] = index + 1
     assert all(set(segment.row(index)) == {index + 1} for index in range(3))
     assert segment.activity[0] == 0
-    assert not any(segment.words)
+    *others, number = segment.words
+    assert number == segment.layout == layout.LAYOUT
+    assert not any(others)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 64])

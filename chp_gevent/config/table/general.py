@@ -83,5 +83,5 @@ PID_FILE = Option(
         "removed at the end."
     ),
     since="1.3",
-    difference="A process that finds the file finds the whole id in it: it is renamed into its place.",
+    difference="Whoever finds the file finds the whole id in it: it is renamed into its place.",
 )

@@ -114,9 +114,7 @@ TRUSTED_PROXIES = Option(
         "trusts nobody."
     ),
     since="ours",
-    difference=(
-        "Without it, as CHP: `-For`, `-Port` and `-Proto` of any sender are appended to."
-    ),
+    difference=("Without it, as CHP: `-For`, `-Port` and `-Proto` of any sender are appended to."),
 )
 
 PROXY_PROTOCOL = Option(
