@@ -19,7 +19,7 @@ from chp_gevent.shared.memory_file import memory_file
 
 log = logging.getLogger("chp_gevent.server")
 
-TIMEOUT: Final = 30.0
+TIMEOUT: Final = 60.0
 """Seconds that the check may take."""
 
 # The last of what a program says that fails is worth showing; the rest may be a traceback.

@@ -122,7 +122,7 @@ def test_a_version_that_cannot_start_is_refused(
 def test_a_check_that_takes_too_long_is_ended(
     start_proxy: StartProxy, installed: Installation
 ) -> None:
-    shorter = {"master/upgrade.py": replaced("TIMEOUT: Final = 30.0", "TIMEOUT: Final = 1.5")}
+    shorter = {"master/upgrade.py": replaced("TIMEOUT: Final = 60.0", "TIMEOUT: Final = 1.5")}
     installed.install("0.0.9", shorter)
     with EchoTarget() as target:
         proxy = start_proxy("--workers", "1", command=installed.command, workers=None)
