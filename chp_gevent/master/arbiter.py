@@ -20,7 +20,6 @@ from gunicorn.errors import HaltServer
 
 from chp_gevent import __version__
 from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.tls_contexts import TlsContexts, read_contexts
 from chp_gevent.master import handover
 from chp_gevent.master.announcement import announce
 from chp_gevent.master.handover import CannotTakeOver, Handover, take
@@ -30,23 +29,20 @@ from chp_gevent.master.listeners import (
     close_listeners,
     gunicorn_listener,
 )
+from chp_gevent.master.loading import load, load_at_last
 from chp_gevent.master.management_supervisor import ManagementSupervisor
 from chp_gevent.master.pid_file import PidFile
-from chp_gevent.master.preloading import keep_shared, load_code
+from chp_gevent.master.preloading import keep_shared
 from chp_gevent.master.resources import (
     ListeningSockets,
-    check_error_path,
-    check_files,
     open_sockets,
 )
 from chp_gevent.master.upgrade import Upgrade, close_on_exec
 from chp_gevent.master.worker_pool import WorkerPool
 from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.runtime import logs
-from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.descriptors import raise_descriptor_limit
 from chp_gevent.runtime.signals import (
-    STOP_SIGNALS,
     die_with_parent,
     held_signals,
     stop_by_default,
@@ -101,10 +97,15 @@ class ProxyArbiter(WorkerPool):
         self._systemd = Notifier(os.environ, log)
         self._troubles = Troubles(log)
         raise_descriptor_limit()
+        for notice in options.notices:
+            getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
         with contextlib.ExitStack() as undo:
             # Before the code is loaded, since the arbiter's sockets must not be gevent's.
             opened = open_sockets(options, undo, state.sockets if state is not None else None)
-            tls = self._load(options) if state is None else self._load_at_last(options)
+            if state is None:
+                tls = load(options, self.app.wsgi, starts=True)
+            else:
+                tls = load_at_last(options, self.app.wsgi)
             undo.pop_all()
         self.sockets = opened.management
         self.LISTENERS = [
@@ -123,31 +124,6 @@ class ProxyArbiter(WorkerPool):
         if state is not None:
             self._take_over(state)
         keep_shared()
-
-    def _load(self, options: Options) -> TlsContexts:
-        """Check the options against the system, load the code. Raises ``OptionError``."""
-        (check_files if self._state is None else check_error_path)(options)
-        for notice in options.notices:
-            getattr(log, {"warn": "warning"}.get(notice.level, notice.level))(notice.message)
-        load_code()
-        tls = read_contexts(options)
-        self._load_application()
-        return tls
-
-    def _load_at_last(self, options: Options) -> TlsContexts:
-        """Do that however often it fails: workers are serving, and end with this process.
-
-        All was well a moment ago, when it was checked; something is being changed.
-        """
-        pauses = Backoff()
-        while True:
-            try:
-                return self._load(options)
-            except (OptionError, OSError) as error:
-                pause = pauses.failed()
-                log.error("cannot take over yet: %s; trying again in %g s", error, pause)
-                if signal.sigtimedwait(STOP_SIGNALS, pause) is not None:
-                    sys.exit(1)
 
     def _take_over(self, state: Handover) -> None:
         """Look after what the version before has left, beside its workers."""
@@ -170,15 +146,6 @@ class ProxyArbiter(WorkerPool):
             len(self.draining),
             self.segment.words[GENERATION],
         )
-
-    def _load_application(self) -> None:
-        """Load what ``wsgi_app`` names, which may be middleware around the proxy."""
-        try:
-            self.app.wsgi()
-        except Exception as error:
-            log.debug("Traceback of an error in wsgi_app", exc_info=error)
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise OptionError(f"wsgi_app can't be loaded: {reason}") from error
 
     def serve(self) -> NoReturn:
         """Serve until told to stop; gunicorn's last hook before its own loop (``when_ready``)."""

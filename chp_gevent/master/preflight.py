@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Final, NoReturn
 
 import msgspec
 
 from chp_gevent import __version__
 from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.tls_contexts import read_contexts
 from chp_gevent.master.handover import CannotTakeOver, Handover, take
-from chp_gevent.master.preloading import load_code
-from chp_gevent.master.resources import check_error_path, check_files
+from chp_gevent.master.loading import LoadApplication, load
 from chp_gevent.shared.journal import JournalDamaged
 from chp_gevent.stores import StoreSetupError, load_store_class
 
@@ -35,7 +33,7 @@ def is_asked() -> bool:
 
 def check(
     options: Options,
-    load_application: Callable[[], object],
+    load_application: LoadApplication,
     environ: MutableMapping[str, str] = os.environ,
 ) -> None:
     """Check that a server with these options could start, or take over from the one before.
@@ -45,16 +43,12 @@ def check(
     Raises OptionError, CannotTakeOver, OSError; whatever a module raises that can't be loaded.
     """
     state = take(environ)
-    # A pid file is written at the start only.
-    (check_files if state is None else check_error_path)(options)
-    load_code()
-    read_contexts(options)
+    load(options, load_application, starts=state is None)
     if options.storage_backend:
         try:
             load_store_class(options.storage_backend)
         except StoreSetupError as error:
             raise OptionError(str(error)) from None
-    load_application()
     if state is not None:
         _check_table(state)
 
@@ -70,7 +64,7 @@ def _check_table(state: Handover) -> None:
         raise OptionError(f"{__version__} can't read the routing table: {error}") from None
 
 
-def fault(options: Options, load_application: Callable[[], object]) -> str | None:
+def fault(options: Options, load_application: LoadApplication) -> str | None:
     """Check, and return in one line what is wrong, or None."""
     try:
         check(options, load_application)
@@ -81,7 +75,7 @@ def fault(options: Options, load_application: Callable[[], object]) -> str | Non
     return None
 
 
-def answer(options: Options, load_application: Callable[[], object]) -> NoReturn:
+def answer(options: Options, load_application: LoadApplication) -> NoReturn:
     """Check, say what is wrong on standard error, and leave: with 1, or with 0."""
     found = fault(options, load_application)
     if found is not None:

@@ -26,7 +26,7 @@ from chp_gevent.config.privileges import forget_environment, without_secrets
 from chp_gevent.config.tls_contexts import TlsContexts
 from chp_gevent.runtime import allocator, logs
 from chp_gevent.runtime.patching import patch_child
-from chp_gevent.runtime.signals import ignore_stop_signals
+from chp_gevent.runtime.signals import held_signals, ignore_stop_signals
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import (
     ACCEPTING,
@@ -54,6 +54,8 @@ log = logging.getLogger("chp_gevent.server")
 HEARTBEAT = 1.0
 # How often, in seconds, a worker that drains looks whether the whole server stops.
 _DRAIN_LOOK = 0.25
+# Signals that are the arbiter's business alone.
+_OF_ARBITER = (signal.SIGHUP, signal.SIGUSR2)
 # What libev calls "readable".
 _READ = 1
 # Heartbeats after which it gives memory back.
@@ -295,9 +297,11 @@ class ProxyWorker(GeventWorker):
 
         A whole group gets it when a terminal is closed, or from ``kill -HUP -- -PGID``.
         """
-        super().init_signals()
-        for number in (signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
+        with held_signals(_OF_ARBITER):
+            # For a moment, gunicorn has them end the process.
+            super().init_signals()
+            for number in _OF_ARBITER:
+                signal.signal(number, signal.SIG_IGN)
 
     def handle_quit(self, signal_number: int, frame: Any) -> None:
         """Leave at once (SIGINT, SIGQUIT); the kernel closes what is open."""

@@ -278,9 +278,9 @@ def test_what_breaks_behind_the_check_is_waited_for(
     folder.mkdir()
     flags = ("--error-path", str(folder), "--workers", "1")
     proxy = start_proxy(*flags, command=installed.command, workers=None)
-    begin = "        pauses = Backoff()\n"
-    slowly = "        print('loading', flush=True); __import__('time').sleep(1)\n"
-    installed.install("9.0", {"master/arbiter.py": replaced(begin, begin + slowly)})
+    begin = "    pauses = Backoff()\n"
+    slowly = "    print('loading', flush=True); __import__('time').sleep(1)\n"
+    installed.install("9.0", {"master/loading.py": replaced(begin, begin + slowly)})
     proxy.signal(signal.SIGUSR2)
     loading(proxy)
     folder.rmdir()
