@@ -18,7 +18,6 @@ from chp_gevent.shared.segment import (
     PID,
     REQUESTS_WEB,
     REQUESTS_WS,
-    ROW_WORDS,
     STARTS,
     STATUS,
     STATUS_CODES,
@@ -26,13 +25,11 @@ from chp_gevent.shared.segment import (
     reset_gauges,
 )
 
-# Words that only the management process's row has, the last ones before ``STATUS``: what is added
-# to ``ROW_WORDS`` must not move them. In that row, ``STATUS + code`` counts the API's own answers.
-API_ROUTE_GET: Final = STATUS - 3
-API_ROUTE_ADD: Final = STATUS - 2
-API_ROUTE_DELETE: Final = STATUS - 1
-
-assert len(ROW_WORDS) <= API_ROUTE_GET
+# Words that only the management process's row has. In that row, ``STATUS + code`` counts the API's
+# own answers, and there are none with a status of one digit.
+API_ROUTE_GET: Final = STATUS + 1
+API_ROUTE_ADD: Final = STATUS + 2
+API_ROUTE_DELETE: Final = STATUS + 3
 
 
 def management_row(segment: Segment) -> memoryview[int]:
@@ -58,7 +55,7 @@ def worker_rows(segment: Segment) -> list[tuple[int, memoryview[int]]]:
 def statuses(row: memoryview[int]) -> dict[int, int]:
     """Return how many answers of each status a row has, those without any left out."""
     counts = row[STATUS : STATUS + len(STATUS_CODES)].tolist()
-    return {status: count for status, count in enumerate(counts) if count}
+    return {status: count for status, count in enumerate(counts) if count and status > 99}
 
 
 @dataclass
