@@ -26,7 +26,7 @@ pytestmark = pytest.mark.ours
 StartProxy = Callable[..., Proxy]
 
 # The first version that another one can take over from.
-FIRST = "38dd5dc30e25dd0d9cbd58f76eb0658c2d5885d8"
+FIRST = "7c77b5461b6ec39ee9d44ad2713d27c1176f1b73"
 
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"
 
