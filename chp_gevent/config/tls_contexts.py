@@ -8,10 +8,12 @@ So nothing here keeps an ``ssl`` object, and ``ssl`` is imported when a function
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from chp_gevent.config.options import (
     ClientTlsOptions,
@@ -24,6 +26,8 @@ from chp_gevent.runtime.tls_errors import describe_failure
 
 if TYPE_CHECKING:
     import ssl
+
+    from chp_gevent.runtime.session_tickets import SessionTickets
 
 CIPHERS = ":".join(
     (
@@ -57,6 +61,13 @@ _LEGACY_PROTOCOLS = ("TLSv1", "TLSv1_1")
 _SECURITY_LEVEL_0 = "@SECLEVEL=0"
 
 
+class ServerContext(NamedTuple):
+    """The context of a listening socket, and the keys of the sessions that clients resume."""
+
+    context: ssl.SSLContext
+    tickets: SessionTickets
+
+
 @dataclass(frozen=True)
 class TlsContexts:
     """The contexts of one server, with what was in its files when they were read.
@@ -65,20 +76,45 @@ class TlsContexts:
         public: towards clients of the proxy; None for plain TCP.
         api: towards clients of the API; None for plain TCP.
         targets: towards ``https`` targets.
+        numbers: that of the contents that each was made of; see ``live_tls``.
     """
 
-    public: ssl.SSLContext | None
-    api: ssl.SSLContext | None
+    public: ServerContext | None
+    api: ServerContext | None
     targets: ssl.SSLContext
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    def use_secrets(self, secrets: Sequence[bytes]) -> None:
+        """Have sessions resumed with keys that are made of these; see ``TicketSecrets``."""
+        for server in (self.public, self.api):
+            if server is not None:
+                server.tickets.use(secrets)
 
 
 def read_contexts(options: Options) -> TlsContexts:
     """Read all files of certificates and keys. Raises OptionError."""
     return TlsContexts(
-        public=server_context(options.tls) if options.tls is not None else None,
-        api=server_context(options.api_tls) if options.api_tls is not None else None,
+        public=resuming_context(options.tls) if options.tls is not None else None,
+        api=resuming_context(options.api_tls) if options.api_tls is not None else None,
         targets=client_context(options.proxy.client_tls),
     )
+
+
+def resuming_context(options: ServerTlsOptions) -> ServerContext:
+    """Build the context of a listening socket, whose sessions any process of the server resumes.
+
+    None are resumed on another listener, nor after a change of who may have a client certificate.
+
+    Raises OptionError.
+    """
+    from chp_gevent.runtime.session_tickets import SessionTickets
+
+    context = server_context(options)
+    purpose = hashlib.sha256(options.flag_prefix.encode())
+    if options.request_cert and options.ca:
+        with open(options.ca, "rb") as file:
+            purpose.update(file.read())
+    return ServerContext(context, SessionTickets(context, purpose.digest()))
 
 
 def server_context(options: ServerTlsOptions) -> ssl.SSLContext:

@@ -57,6 +57,9 @@ class ServerEvents:
         self.log.error("Error in handler for %s: %s", request, reason)
         self.log.debug("Traceback of that error", exc_info=error)
 
+    def on_handshake(self, resumed: bool) -> None:
+        """Take note of a connection on which TLS was agreed upon."""
+
     def on_handshake_failed(self, peer: Peer, error: OSError) -> None:
         """Take note of a connection on which TLS was not agreed upon."""
         # Who connects and leaves at once, as health checks do, is no reason for a warning.

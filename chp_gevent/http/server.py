@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
@@ -80,6 +81,7 @@ class HTTPServer:
         self._settings = settings
         self._events = events
         self._clock = clock
+        self._tls = settings.tls
         self.tunnels = OpenTunnels() if tunnels is None else tunnels
         self.tunnels.on_end = self._made_room
         self._hub = gevent.get_hub()
@@ -121,6 +123,10 @@ class HTTPServer:
         grace = self._settings.drain_grace
         self._grace = self._hub.loop.timer(grace)
         self._grace.start(lambda: self._check_all(max(self._clock(), now + grace)))
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Have connections that are accepted from now on use another context."""
+        self._tls = context
 
     def give_up_heads(self) -> None:
         """Give up soon the clients that are sending the head of a request; nobody serves them."""
@@ -204,12 +210,12 @@ class HTTPServer:
         environ["REMOTE_ADDR"] = ip
         environ["REMOTE_PORT"] = str(address[1]) if ip else ""
         sock.setblocking(False)
-        if settings.tls is None:
+        if self._tls is None:
             return self._connect(Stream(sock, self._hub), peer, environ)
         # Only wrap_socket needs one of gevent's.
         tls_sock = gevent_socket.socket(fileno=sock.detach())
         try:
-            tls_sock = settings.tls.wrap_socket(
+            tls_sock = self._tls.wrap_socket(
                 tls_sock, server_side=True, do_handshake_on_connect=False
             )
             tls_sock.setblocking(False)

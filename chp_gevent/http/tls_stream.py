@@ -61,6 +61,11 @@ class TLSStream(Stream):
             except ssl.SSLWantWriteError:
                 self._wait(WRITE)
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the handshake has resumed a session."""
+        return bool(self._ssl.session_reused)
+
     def without_tls(self) -> Stream:
         """Give up the socket, for a stream of what is below TLS; return that."""
         sock = _socket.socket(fileno=self.release().detach())

@@ -16,6 +16,8 @@ from typing import Any, Final
 import gevent
 from gevent.event import Event
 
+from chp_gevent.config.live_tls import LiveTls
+from chp_gevent.config.tls_parts import API
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.management.api import Api
 from chp_gevent.management.context import ManagementContext, leave
@@ -59,6 +61,7 @@ class ManagementService:
         self._stopping = Event()
         self._servers: list[HTTPServer] = []
         self._activity_failed = False
+        self._live_tls: LiveTls | None = None
 
     def run(self) -> int:
         """Serve until SIGTERM has been obeyed; return the exit status.
@@ -137,9 +140,13 @@ class ManagementService:
         options = self._options
         names = own_names(listeners, options.api)
         api = Api(self._routes, options.auth_token, self._row, self._log, names)
-        tls = self._context.tls.api
+        tls = self._context.tls.contexts.api
         events = ManagementEvents("API", self._log, self._row)
-        return HTTPServer(WholeBodies(api), server_settings(listeners, tls), listeners, events)
+        settings = server_settings(listeners, tls.context if tls is not None else None)
+        server = HTTPServer(WholeBodies(api), settings, listeners, events)
+        if tls is not None:
+            self._live_tls = LiveTls(options, self._context.tls, {API: server.use_tls})
+        return server
 
     def _metrics_server(self, listeners: list[socket.socket]) -> HTTPServer:
         metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
@@ -179,6 +186,8 @@ class ManagementService:
             leave(os.EX_OK)
         self._segment.words[HEARTBEAT] = int(time.monotonic() * 1000)
         logs.tell_losses()
+        if self._live_tls is not None:
+            self._live_tls.look()
         self._row[OPEN_CONNECTIONS] = sum(server.open_connections for server in self._servers)
 
     def _flush_statsd(self) -> None:

@@ -11,8 +11,8 @@ import socket
 from dataclasses import dataclass
 from typing import NoReturn
 
+from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import Options
-from chp_gevent.config.tls_contexts import TlsContexts
 from chp_gevent.runtime import logs
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import Segment
@@ -24,7 +24,7 @@ class ManagementContext:
 
     Attributes:
         options: the options of the server.
-        tls: the contexts that the arbiter built from them.
+        tls: the contexts that the arbiter built from them, and what it renews them with.
         segment: the shared segment; its last row is the management process's.
         journal: the journal on that segment.
         sockets: listening sockets by ``api`` and ``metrics``.
@@ -34,7 +34,7 @@ class ManagementContext:
     """
 
     options: Options
-    tls: TlsContexts
+    tls: SharedTls
     segment: Segment
     journal: Journal
     sockets: dict[str, list[socket.socket]]

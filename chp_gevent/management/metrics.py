@@ -29,7 +29,12 @@ from chp_gevent.management.counters import Totals, management_row, read_totals, 
 from chp_gevent.shared.segment import (
     BYTES_FROM_CLIENTS,
     BYTES_TO_CLIENTS,
+    CERTIFICATE_ENDS_API,
+    CERTIFICATE_ENDS_PUBLIC,
+    CERTIFICATE_ENDS_TARGETS,
     GENERATION,
+    HANDSHAKES_FULL,
+    HANDSHAKES_RESUMED,
     OPEN_CONNECTIONS,
     OPEN_TUNNELS,
     PID,
@@ -61,6 +66,12 @@ _TOTAL_TO_CUT: Final = re.compile(
     rb"^(# (?:HELP|TYPE) (?:%b))_total "
     % "|".join([*_CHP_COUNTERS, *_CHP_STATUS_COUNTERS]).encode(),
     re.MULTILINE,
+)
+
+_CERTIFICATES: Final = (
+    ("public", CERTIFICATE_ENDS_PUBLIC),
+    ("api", CERTIFICATE_ENDS_API),
+    ("targets", CERTIFICATE_ENDS_TARGETS),
 )
 
 _WORKER_COUNTERS: Final = (
@@ -109,6 +120,14 @@ class Metrics(Collector):
             "Number of the last published change of the routing table",
             self._segment.words[GENERATION],
         )
+        days = GaugeMetricFamily(
+            "chp_certificate_days_left", "Days until a certificate ends", labels=["certificate"]
+        )
+        for name, word in _CERTIFICATES:
+            ends = self._segment.words[word]
+            if ends:
+                days.add_metric([name], (ends - time.time()) / 86_400)
+        yield days
         yield CounterMetricFamily(
             "chp_management_restarts",
             "Times that the management process was replaced",
@@ -127,12 +146,18 @@ class Metrics(Collector):
         requests = CounterMetricFamily(
             "chp_worker_requests", "Requests by worker", labels=["worker", "kind"]
         )
+        handshakes = CounterMetricFamily(
+            "chp_tls_handshakes", "TLS handshakes of clients", labels=["worker", "kind"]
+        )
         for number, row in rows:
+            handshakes.add_metric([number, "full"], row[HANDSHAKES_FULL])
+            handshakes.add_metric([number, "resumed"], row[HANDSHAKES_RESUMED])
             restarts.add_metric([number], row[STARTS] - 1)
             requests.add_metric([number, "web"], row[REQUESTS_WEB])
             requests.add_metric([number, "ws"], row[REQUESTS_WS])
         yield restarts
         yield requests
+        yield handshakes
         yield self._target_errors([row for _, row in rows])
 
     @staticmethod

@@ -19,9 +19,11 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from chp_gevent import __version__
+from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import OptionError, Options
 from chp_gevent.master import handover
 from chp_gevent.master.announcement import announce
+from chp_gevent.master.certificate_watch import CertificateWatch
 from chp_gevent.master.handover import CannotTakeOver, Handover, take
 from chp_gevent.master.listeners import (
     adopt_files,
@@ -51,6 +53,7 @@ from chp_gevent.runtime.systemd import Notifier
 from chp_gevent.runtime.troubles import Troubles
 from chp_gevent.shared import records
 from chp_gevent.shared.segment import GENERATION, STOPPING
+from chp_gevent.shared.ticket_secrets import TicketSecrets
 
 log = logging.getLogger("chp_gevent.server")
 
@@ -103,15 +106,18 @@ class ProxyArbiter(WorkerPool):
             # Before the code is loaded, since the arbiter's sockets must not be gevent's.
             opened = open_sockets(options, undo, state.sockets if state is not None else None)
             if state is None:
-                tls = load(options, self.app.wsgi, starts=True)
+                contexts = load(options, self.app.wsgi, starts=True)
             else:
-                tls = load_at_last(options, self.app.wsgi)
+                contexts = load_at_last(options, self.app.wsgi)
             undo.pop_all()
         self.sockets = opened.management
         self.LISTENERS = [
             gunicorn_listener(listener, self.cfg, self.log) for listener in opened.public
         ]
+        secrets = TicketSecrets(state.ticket_secrets if state is not None else None)
+        tls = SharedTls(options, contexts, secrets)
         self.prepare_workers(options, tls, opened.redirect, state)
+        self._certificates = CertificateWatch(options, tls, self.segment)
         self.management = ManagementSupervisor(
             options,
             tls,
@@ -127,10 +133,8 @@ class ProxyArbiter(WorkerPool):
 
     def _take_over(self, state: Handover) -> None:
         """Look after what the version before has left, beside its workers."""
-        close_on_exec(state.shared())
-        close_on_exec(worker.heartbeat for worker in state.workers)
-        if state.management_ready is not None:
-            close_on_exec([state.management_ready])
+        listening = {each for some in state.sockets.values() for each in some}
+        close_on_exec(set(state.descriptors()) - listening)
         adopt_files(state.unix_sockets)
         self.management.adopt(state.management, state.management_ready)
         self._upgrade.is_asked = state.again
@@ -197,6 +201,7 @@ class ProxyArbiter(WorkerPool):
                 self._attempt("looking after hanging workers", self.murder_workers)
                 self._attempt("starting workers", self.manage_workers)
                 self._attempt("looking after the management process", self.management.supervise)
+                self._attempt("looking after certificates", self._certificates.look)
                 self._attempt("reloading", self._advance_upgrade)
                 logs.tell_losses()
             # A signal to stop was obeyed, and something went wrong while it was.
@@ -307,6 +312,7 @@ class ProxyArbiter(WorkerPool):
             num_workers=self.num_workers,
             management=self.management.pid,
             management_ready=self.management.ready_fd,
+            ticket_secrets=self.tls.secrets.fd,
             has_pid_file=self._pid_file is not None and self._pid_file.is_ours,
             again=self._upgrade.is_asked,
         )

@@ -73,6 +73,7 @@ class Handover(msgspec.Struct, kw_only=True):
         num_workers: how many there are to be (SIGTTIN and SIGTTOU change it).
         management: the management process, if there is one.
         management_ready: the pipe on which that will say that it is ready, while it starts.
+        ticket_secrets: the memory file of what keys of TLS session tickets are made of.
         has_pid_file: whether there is a pid file of ours.
         again: whether another signal to upgrade has come meanwhile.
     """
@@ -93,6 +94,7 @@ class Handover(msgspec.Struct, kw_only=True):
     unix_sockets: dict[str, tuple[int, int]] = {}
     management: int | None = None
     management_ready: int | None = None
+    ticket_secrets: int | None = None
     has_pid_file: bool = False
     again: bool = False
 
@@ -104,8 +106,9 @@ class Handover(msgspec.Struct, kw_only=True):
             yield from descriptors
         for worker in self.workers:
             yield worker.heartbeat
-        if self.management_ready is not None:
-            yield self.management_ready
+        for descriptor in (self.management_ready, self.ticket_secrets):
+            if descriptor is not None:
+                yield descriptor
 
     def shared(self) -> tuple[int, ...]:
         """Return what is enough to read the routing table."""

@@ -11,8 +11,8 @@ import socket
 import time
 from collections.abc import Callable
 
+from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import Options
-from chp_gevent.config.tls_contexts import TlsContexts
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import die_with_parent, held_stop_signals, stop_by_default
@@ -38,7 +38,7 @@ class ManagementSupervisor:
     """Keeps one management process running.
 
     The arbiter reaps all children, and tells of the end of this one by :meth:`note_end`.
-    ``tls`` are the contexts that the process inherits. ``sockets`` are the listening sockets it
+    ``tls`` has the contexts that the process inherits. ``sockets`` are the listening sockets it
     serves, by name; they stay open here, so that clients wait in the backlog while it is down.
     ``in_child`` is called in the child first, to drop what belongs to the arbiter.
 
@@ -49,7 +49,7 @@ class ManagementSupervisor:
     def __init__(
         self,
         options: Options,
-        tls: TlsContexts,
+        tls: SharedTls,
         segment: Segment,
         journal: Journal,
         sockets: dict[str, list[socket.socket]],

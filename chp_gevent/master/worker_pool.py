@@ -16,8 +16,8 @@ import time
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import Options
-from chp_gevent.config.tls_contexts import TlsContexts
 from chp_gevent.master.adopted_worker import AdoptedWorker
 from chp_gevent.master.handover import Handover, WorkerState
 from chp_gevent.master.renewal import Renewal
@@ -55,21 +55,21 @@ class WorkerPool(Arbiter):
 
     Attributes:
         options: the server's.
-        tls: the contexts that workers and management process inherit.
+        tls: the contexts that workers and management process inherit, and how they are renewed.
         segment: the shared memory.
         redirect_sockets: of the redirect to HTTPS.
         draining: workers that have been told to stop, by pid, those that were first first.
     """
 
     options: Options
-    tls: TlsContexts
+    tls: SharedTls
     segment: Segment
     redirect_sockets: list[socket.socket]
 
     def prepare_workers(
         self,
         options: Options,
-        tls: TlsContexts,
+        tls: SharedTls,
         redirect_sockets: list[socket.socket],
         state: Handover | None = None,
     ) -> None:

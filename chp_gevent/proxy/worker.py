@@ -21,9 +21,10 @@ from gunicorn.workers import base
 from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.workertmp import WorkerTmp
 
+from chp_gevent.config.live_tls import LiveTls, SharedTls
 from chp_gevent.config.options import Options
 from chp_gevent.config.privileges import forget_environment, without_secrets
-from chp_gevent.config.tls_contexts import TlsContexts
+from chp_gevent.config.tls_parts import API, PUBLIC, TARGETS
 from chp_gevent.runtime import allocator, logs
 from chp_gevent.runtime.patching import patch_child
 from chp_gevent.runtime.signals import held_signals, ignore_stop_signals
@@ -98,6 +99,7 @@ class ProxyWorker(GeventWorker):
     upstream: Upstream
     subscriber: Subscriber
     events: WorkerEvents
+    live_tls: LiveTls
     beats: int = 0
     requests_before: int = 0
     # The server that redirects to HTTPS, if there is one.
@@ -113,7 +115,7 @@ class ProxyWorker(GeventWorker):
     def take(
         self,
         options: Options,
-        tls: TlsContexts,
+        tls: SharedTls,
         segment: Segment,
         journal: Journal,
         row: int,
@@ -179,12 +181,16 @@ class ProxyWorker(GeventWorker):
 
         forget_environment(self.cfg.env_orig)
         self.journal.give_up_writing()
+        if API in self.tls.files:
+            self.tls.files[API].close()
         allocator.keep_read_buffers()
         row = self.row
         reset_gauges(row)
         row[PID] = os.getpid()
         row[STARTS] += 1
-        self.upstream = upstream = Upstream(self.tls.targets, self.options.proxy.connect_timeout)
+        self.upstream = upstream = Upstream(
+            self.tls.contexts.targets, self.options.proxy.connect_timeout
+        )
         table = RouteTable()
         self.subscriber = Subscriber(self.segment, self.journal, table, upstream.retire)
         self.subscriber.catch_up()
@@ -206,10 +212,13 @@ class ProxyWorker(GeventWorker):
         app: Any = proxy if self.wsgi is wsgi.application else self.wsgi
         self.events = events = WorkerEvents(row, self._other_rows())
         look_after(gevent.get_hub(), events.log)
-        settings = server_settings(self.options, self.tls.public)
+        public = self.tls.contexts.public
+        settings = server_settings(self.options, public.context if public is not None else None)
         self.server = HTTPServer(
             app, settings, self.sockets, events, tunnels=tunnels, access=access
         )
+        uses = {PUBLIC: self.server.use_tls, TARGETS: upstream.use_tls}
+        self.live_tls = LiveTls(self.options, self.tls, uses)
         if self.redirect_sockets:
             self.redirect = redirect_server(self.options, self.redirect_sockets, access)
 
@@ -328,6 +337,7 @@ class ProxyWorker(GeventWorker):
         if self.access is not None:
             self.access.look_after(time.monotonic())
         self.events.look_around()
+        self.live_tls.look()
         if self.segment.words[GENERATION] != self.subscriber.generation:
             self.subscriber.catch_up()
         self.upstream.close_idle(time.monotonic())

@@ -27,7 +27,14 @@ from chp_gevent.proxy.access_log.lines import access_lines
 from chp_gevent.proxy.redirect import Redirect
 from chp_gevent.runtime.log_output import standard_output
 from chp_gevent.runtime.systemd import is_journal
-from chp_gevent.shared.segment import ACCEPTING, CAME_UP, OPEN_CONNECTIONS, STATUS
+from chp_gevent.shared.segment import (
+    ACCEPTING,
+    CAME_UP,
+    HANDSHAKES_FULL,
+    HANDSHAKES_RESUMED,
+    OPEN_CONNECTIONS,
+    STATUS,
+)
 
 _STDOUT = 1
 
@@ -139,6 +146,10 @@ class WorkerEvents(ServerEvents):
         """See ``ServerEvents``."""
         self._row[ACCEPTING] = accepting
         self._row[CAME_UP] = 1
+
+    def on_handshake(self, resumed: bool) -> None:
+        """See ``ServerEvents``."""
+        self._row[HANDSHAKES_RESUMED if resumed else HANDSHAKES_FULL] += 1
 
     def look_around(self) -> None:
         """Take note of the workers that serve; called once a second."""

@@ -48,6 +48,11 @@ HEADER_WORDS: Final = (
     "heartbeat",
     # 1 once the whole server stops: nobody serves meanwhile, so workers wait for less.
     "stopping",
+    # When the certificates of the public listener, the API and towards targets end: Unix time in
+    # seconds, or 0.
+    "certificate_ends_public",
+    "certificate_ends_api",
+    "certificate_ends_targets",
 )
 GENERATION: Final = HEADER_WORDS.index("generation")
 EPOCH: Final = HEADER_WORDS.index("epoch")
@@ -58,6 +63,9 @@ END: Final = HEADER_WORDS.index("end_0")
 FRESH_SLOT: Final = HEADER_WORDS.index("fresh_slot")
 HEARTBEAT: Final = HEADER_WORDS.index("heartbeat")
 STOPPING: Final = HEADER_WORDS.index("stopping")
+CERTIFICATE_ENDS_PUBLIC: Final = HEADER_WORDS.index("certificate_ends_public")
+CERTIFICATE_ENDS_API: Final = HEADER_WORDS.index("certificate_ends_api")
+CERTIFICATE_ENDS_TARGETS: Final = HEADER_WORDS.index("certificate_ends_targets")
 
 ROW_WORDS: Final = (
     # Counters: they only grow, also when a new worker continues the row of a dead one.
@@ -83,6 +91,9 @@ ROW_WORDS: Final = (
     "target_errors_timeout",
     "target_errors_tls",
     "target_errors_other",
+    # TLS handshakes of clients: full ones, and those that resumed a session.
+    "handshakes_full",
+    "handshakes_resumed",
 )
 REQUESTS_WEB: Final = ROW_WORDS.index("requests_web")
 REQUESTS_WS: Final = ROW_WORDS.index("requests_ws")
@@ -98,6 +109,8 @@ OPEN_CONNECTIONS: Final = ROW_WORDS.index("open_connections")
 OPEN_TUNNELS: Final = ROW_WORDS.index("open_tunnels")
 ACCEPTING: Final = ROW_WORDS.index("accepting")
 CAME_UP: Final = ROW_WORDS.index("came_up")
+HANDSHAKES_FULL: Final = ROW_WORDS.index("handshakes_full")
+HANDSHAKES_RESUMED: Final = ROW_WORDS.index("handshakes_resumed")
 
 _TARGET_ERRORS: Final = "target_errors_"
 TARGET_ERRORS: Final = {

@@ -119,11 +119,13 @@ def _say(**event: Any) -> None:
 
 
 def _run(options: Options, log_path: str) -> None:
+    from chp_gevent.config.live_tls import SharedTls
     from chp_gevent.config.tls_contexts import read_contexts
     from chp_gevent.master.preloading import load_code
     from chp_gevent.runtime.logs import LineHandler
     from chp_gevent.shared.journal import Journal
     from chp_gevent.shared.segment import Segment
+    from chp_gevent.shared.ticket_secrets import TicketSecrets
 
     log = logging.getLogger("chp_gevent")
     log.addHandler(LineHandler(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)))
@@ -135,7 +137,7 @@ def _run(options: Options, log_path: str) -> None:
     segment = Segment(rows=4, routes=1000)
     journal = Journal(segment)
     load_code()
-    tls = read_contexts(options)
+    tls = SharedTls(options, read_contexts(options), TicketSecrets())
     for _ in sys.stdin:
         _supervise(options, tls, segment, journal, sockets, log)
 

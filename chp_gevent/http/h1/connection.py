@@ -162,6 +162,7 @@ class ClientConnection:
             self.stream = stream.without_tls()
             self._lingering_close()
             return False
+        self._server.events.on_handshake(stream.is_resumed)
         self._state = _FRESH
         return True
 

@@ -250,6 +250,14 @@ class Upstream:
         if found is not None:
             found[1].retire()
 
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Have connections to ``https`` targets that are opened from now on use another context."""
+        context = closing_when_broken_off(context)
+        self._manager.connection_pool_kw["ssl_context"] = context
+        for pool in self._shares:
+            if isinstance(pool, TLSTargetPool):
+                pool.conn_kw["ssl_context"] = context
+
     def close_idle(self, now: float) -> None:
         """Close connections that have been idle for ``IDLE_SECONDS``; called every second.
 

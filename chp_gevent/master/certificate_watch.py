@@ -1,0 +1,192 @@
+"""The arbiter's look at certificate files: new ones are taken, by all processes, without a reload.
+
+A file that changes is read with those that belong to it. If they fit, the arbiter's own contexts
+are made of them, for children to come, and the contents are shown to those that there are. If not
+(the other file is still to be written, a disk is full), the present ones stay, and it is said once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from chp_gevent.config.live_tls import SharedTls
+from chp_gevent.config.options import OptionError, Options
+from chp_gevent.config.tls_parts import API, PARTS, PUBLIC, TARGETS, TlsPart
+from chp_gevent.shared.segment import (
+    CERTIFICATE_ENDS_API,
+    CERTIFICATE_ENDS_PUBLIC,
+    CERTIFICATE_ENDS_TARGETS,
+    Segment,
+)
+from chp_gevent.shared.shared_files import MOST_BYTES
+
+log = logging.getLogger("chp_gevent.server")
+
+INTERVAL: Final = 2.0
+"""Seconds between two looks at the files."""
+
+DAYS_OF_WARNINGS: Final = (14, 3)
+"""How long before the end of a certificate the log warns."""
+
+_DAY = 86_400.0
+# Of each part, what ``TlsContexts`` has of it, and the word that tells when its certificate ends.
+_FIELDS: Final = {PUBLIC: "public", API: "api", TARGETS: "targets"}
+_WORDS: Final = {
+    PUBLIC: CERTIFICATE_ENDS_PUBLIC,
+    API: CERTIFICATE_ENDS_API,
+    TARGETS: CERTIFICATE_ENDS_TARGETS,
+}
+
+Signature = tuple[tuple[int, ...] | None, ...]
+
+
+@dataclass
+class _Watched:
+    """One part with files: what they looked like, and what is wrong with them."""
+
+    part: TlsPart
+    paths: list[str]
+    signature: Signature
+    fault: str | None = None
+    ends: float | None = None
+    warned: int | None = None
+
+
+class CertificateWatch:
+    """Looks after the certificates of a server.
+
+    Args:
+        options: the server's.
+        shared: what children begin with, and look at.
+        segment: its header tells when certificates end.
+        clock: returns monotonic time in seconds.
+        now: returns Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        shared: SharedTls,
+        segment: Segment,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._options = options
+        self._shared = shared
+        self._segment = segment
+        self._clock = clock
+        self._now = now
+        self._next_look = clock() + INTERVAL
+        self._watched = [
+            _Watched(part, paths, _signature(paths))
+            for part in PARTS
+            if (paths := part.paths(options))
+        ]
+        for watched in self._watched:
+            self._note_end_of(watched)
+
+    def look(self) -> None:
+        """Look at the files and at the age of the secrets, if it is time to."""
+        if self._clock() < self._next_look:
+            return
+        self._next_look = self._clock() + INTERVAL
+        self._shared.secrets.replace_if_due()
+        for watched in self._watched:
+            self._look_at(watched)
+            self._warn(watched)
+
+    def _look_at(self, watched: _Watched) -> None:
+        signature = _signature(watched.paths)
+        if signature == watched.signature:
+            return
+        part = watched.part
+        try:
+            contents = {path: _read(path) for path in watched.paths}
+            context = part.build_from(self._options, contents)
+            self._shared.files[part].write(contents)
+        except OptionError as error:
+            self._refuse(watched, str(error))
+            watched.signature = signature
+            return
+        except OSError as error:
+            # No descriptor, no memory, or a file that is not there: that may pass.
+            reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            self._refuse(watched, f"{part.name}: {reason}")
+            return
+        watched.signature = signature
+        watched.fault = None
+        self._take(part, context)
+        self._note_end_of(watched)
+        log.info("%s: the files have changed, and are in use as they are now", part.name)
+
+    def _refuse(self, watched: _Watched, fault: str) -> None:
+        if fault != watched.fault:
+            watched.fault = fault
+            log.error("the certificate in use stays, the new one can't be used: %s", fault)
+
+    def _take(self, part: TlsPart, context: Any) -> None:
+        shared = self._shared
+        numbers = {**shared.contexts.numbers, part.name: shared.files[part].number}
+        new: Mapping[str, Any] = {_FIELDS[part]: context, "numbers": numbers}
+        shared.contexts = replace(shared.contexts, **new)
+        shared.contexts.use_secrets(shared.secrets.read())
+
+    def _note_end_of(self, watched: _Watched) -> None:
+        """Remember when a certificate ends, for the log and for the metrics."""
+        path = watched.part.certificate(self._options)
+        watched.ends = _end_of(path) if path is not None else None
+        watched.warned = None
+        self._segment.words[_WORDS[watched.part]] = int(watched.ends or 0)
+        self._warn(watched)
+
+    def _warn(self, watched: _Watched) -> None:
+        if watched.ends is None:
+            return
+        days = (watched.ends - self._now()) / _DAY
+        due = min((each for each in DAYS_OF_WARNINGS if days < each), default=None)
+        if due is None or due == watched.warned:
+            return
+        watched.warned = due
+        flag = f"{watched.part.name}-cert"
+        if days < 0:
+            log.error("%s: the certificate has ended", flag)
+        else:
+            log.warning("%s: the certificate ends in %.1f days", flag, days)
+
+
+def _read(path: str) -> bytes:
+    """Return what is in a file. Raises ``OSError``; a pipe is waited for by nobody."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{path!r} is not a regular file")
+        return file.read(MOST_BYTES)
+
+
+def _signature(paths: list[str]) -> Signature:
+    """Return what changes when one of the files does, or another one is in its place."""
+    return tuple(map(_looks_of, paths))
+
+
+def _looks_of(path: str) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _end_of(path: str) -> float | None:
+    """Return when the first certificate of a file ends, in Unix time; None if it can't be told."""
+    try:
+        found: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
+        return float(ssl.cert_time_to_seconds(found["notAfter"]))
+    except (AttributeError, KeyError, OSError, ValueError):
+        return None
