@@ -32,8 +32,8 @@ log = logging.getLogger("chp_gevent.server")
 INTERVAL: Final = 2.0
 """Seconds between two looks at the files."""
 
-DAYS_OF_WARNINGS: Final = (14, 3)
-"""How long before the end of a certificate the log warns."""
+DAYS_OF_WARNINGS: Final = (14, 3, 0)
+"""How long before the end of a certificate the log says so."""
 
 _DAY = 86_400.0
 # Of each part, what ``TlsContexts`` has of it, and the word that tells when its certificate ends.

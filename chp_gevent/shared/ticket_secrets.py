@@ -78,15 +78,19 @@ class TicketSecrets:
         if now - self._words[_SINCE] < LIFETIME:
             return
         number = self.number
-        # In the place of the one before the previous one, which nobody reads.
-        at = (number + 2) % _RING * _SECRET_BYTES
-        self._ring[at : at + _SECRET_BYTES] = os.urandom(_SECRET_BYTES)
+        self._renew(number + 2)
         self._words[_SINCE] = int(now)
         self._words[_NUMBER] = number + 1
+        # What was the previous one until now.
+        self._renew(number - 1)
 
     def close_file(self) -> None:
         """Close the memory file in a process that passes it on to nobody; it stays mapped."""
         os.close(self.fd)
+
+    def _renew(self, number: int) -> None:
+        at = number % _RING * _SECRET_BYTES
+        self._ring[at : at + _SECRET_BYTES] = os.urandom(_SECRET_BYTES)
 
     def _secret(self, number: int) -> bytes:
         at = number % _RING * _SECRET_BYTES
