@@ -3,7 +3,8 @@
 #
 # Run as root, from a checkout. Puts the package into /opt/chp-gevent, a fresh token and the
 # options into /etc/chp-gevent/environment (which is kept if it exists), installs the unit and
-# starts it. May be run again to upgrade. The Vagrantfile runs it in its box.
+# starts it. May be run again to upgrade: the service becomes the new version in place. The
+# Vagrantfile runs it in its box.
 set -euo pipefail
 . "$(dirname "$0")/lib/environment.sh"
 
@@ -89,10 +90,52 @@ write_settings() {
   fi
 }
 
+# Prints the unit, as this systemd knows it: from 253 on it sends the signal to reload itself, and
+# waits until that is done.
+unit_file() {
+  local version
+  version="$(systemctl --version 2>/dev/null | sed -nE '1s/^systemd ([0-9]+).*/\1/p')" || :
+  if [ "${version:-0}" -ge 253 ]; then
+    sed -e 's/^Type=notify$/Type=notify-reload/' -e '/^ExecReload=/d' "$root/conf/$unit"
+  else
+    cat "$root/conf/$unit"
+  fi
+}
+
+# Whether the service runs, with the unit and the settings that there are now.
+is_up_to_date() {
+  local since
+  systemctl is-active --quiet "$unit" || return 1
+  [ "$(cat "/etc/systemd/system/$unit" 2>/dev/null)" = "$(unit_file)" ] || return 1
+  since="$(systemctl show --property ActiveEnterTimestamp --value "$unit")"
+  since="$(date -d "$since" +%s 2>/dev/null)" || return 1
+  [ "$(stat -c %Y "$settings")" -lt "$since" ]
+}
+
+# Has the service become the version that is installed now; what it says of that is shown.
+upgrade_service() {
+  local begun said
+  begun="$(date +%s)"
+  systemctl reload "$unit"
+  for _ in $(seq 90); do
+    said="$(journalctl --no-pager --output cat --since "@$begun" --unit "$unit")" || :
+    if grep 'not reloaded' <<<"$said"; then
+      fail "the service goes on with the version before"
+    fi
+    ! grep -E 'took over|reloaded: ' <<<"$said" | grep -A1 'took over' || return 0
+    sleep 1
+  done
+  fail "the service has not said that it has become the new version: journalctl --unit $unit"
+}
+
 start_service() {
-  local begun
+  local begun installed="/etc/systemd/system/$unit"
   getent group "$group" >/dev/null || groupadd --system "$group"
-  install -m 0644 "$root/conf/$unit" "/etc/systemd/system/$unit"
+  if [ -d /run/systemd/system ] && is_up_to_date; then
+    upgrade_service
+    return
+  fi
+  unit_file | install -m 0644 /dev/stdin "$installed"
   if [ ! -d /run/systemd/system ]; then
     say "systemd is not running here: the unit is installed, but nothing was started"
     return

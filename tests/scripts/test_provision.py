@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -30,6 +31,9 @@ PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >>"$BOX/calls"
 [ ! -e "$0.does" ] || . "$0.does"
 """
+
+
+QUESTION = re.compile(r"systemctl (--version|is-active|show) ?")
 
 
 class Box:
@@ -85,11 +89,11 @@ class Box:
         )
 
     def calls(self) -> list[str]:
-        """Return what programs were called with since the last time."""
+        """Return what programs were called with since the last time, questions left out."""
         file = self.folder / "calls"
         found = file.read_text().splitlines() if file.exists() else []
         file.unlink(missing_ok=True)
-        return found
+        return [call for call in found if not QUESTION.match(call)]
 
     def options(self) -> str:
         """Return the line of the settings that has the options."""
@@ -236,6 +240,63 @@ def test_a_service_that_does_not_start_shows_the_lines_of_this_run(box: Box) -> 
     assert shown.startswith("journalctl --no-pager --lines 30 --since @")
     since = int(shown.split("@")[1].split()[0])
     assert box.folder.stat().st_ctime <= since + 1
+
+
+# What systemd says of a service that was started after its settings were written.
+RUNS = """
+case "$1" in
+  --version) echo "systemd 257 (257.9-1)" ;;
+  show) date -d "+1 hour" ;;
+  reload) [ ! -e "$BOX/refuses" ] || exit 0; : >"$BOX/reloaded" ;;
+esac
+"""
+SAYS = """
+[ ! -e "$BOX/refuses" ] || echo "not reloaded, the workers go on: SyntaxError: invalid syntax"
+[ ! -e "$BOX/reloaded" ] || printf 'took over from version 1\\nreloaded: 2 new workers serve\\n'
+"""
+
+
+@needs_namespaces
+def test_a_newer_systemd_is_told_of_reloads(box: Box) -> None:
+    box.program_does("systemctl", RUNS)
+    assert box.provision().returncode == 0
+    unit = (box.folder / "etc/systemd/system/chp-gevent.service").read_text()
+    assert "\nType=notify-reload\n" in unit
+    assert "ExecReload" not in unit
+
+
+@needs_namespaces
+def test_a_service_that_runs_becomes_the_new_version_in_place(box: Box) -> None:
+    box.program_does("systemctl", RUNS)
+    box.program_does("journalctl", SAYS)
+    assert box.provision().returncode == 0
+    box.calls()
+    done = box.provision()
+    assert done.returncode == 0, done.stdout
+    calls = [call for call in box.calls() if call.startswith("systemctl")]
+    assert calls == ["systemctl reload chp-gevent.service"]
+    assert "took over from version 1\n" in done.stdout
+
+
+@needs_namespaces
+def test_a_version_that_is_refused_is_a_failure(box: Box) -> None:
+    box.program_does("systemctl", RUNS)
+    box.program_does("journalctl", SAYS)
+    assert box.provision().returncode == 0
+    (box.folder / "refuses").touch()
+    done = box.provision()
+    assert done.returncode == 1
+    assert "not reloaded, the workers go on: SyntaxError" in done.stdout
+    assert "error: the service goes on with the version before" in done.stdout
+
+
+@needs_namespaces
+def test_new_settings_need_a_restart(box: Box) -> None:
+    box.program_does("systemctl", RUNS.replace("+1 hour", "-1 hour"))
+    assert box.provision().returncode == 0
+    box.calls()
+    assert box.provision().returncode == 0
+    assert "systemctl restart chp-gevent.service" in box.calls()
 
 
 @needs_namespaces
