@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 import uuid
 from collections.abc import Iterator
@@ -201,6 +203,30 @@ def test_code_runs_in_a_kernel(server: Server, hub: Hub) -> None:
         with server.open(channels) as socket:
             assert socket.subprotocol is None
             assert Kernel(socket).execute("1+1")["text/plain"] == "2"
+
+
+@pytest.mark.ours
+def test_a_kernel_outlives_upgrades_of_the_proxy_that_the_hub_has_started(
+    server: Server, hub: Hub
+) -> None:
+    proxy = int((hub.folder / "proxy.pid").read_text())
+    with running(server, "kernels", "id", name="python3") as kernel_id:
+        channels = f"/api/kernels/{kernel_id}/channels?session_id={uuid.uuid4().hex}"
+        with server.open(channels, V1) as socket:
+            kernel = Kernel(socket)
+            kernel.execute("kept = 42")
+            for number in (1, 2):
+                os.kill(proxy, signal.SIGHUP)
+                wait_until(
+                    lambda n=number: hub.log().count("reloaded: 2 new workers serve") == n,  # type: ignore[misc]
+                    60,
+                    lambda: f"the proxy is another version:\n{hub.log()}",
+                )
+                assert kernel.execute("kept")["text/plain"] == "42"
+        with server.open(channels, V1) as socket:
+            assert Kernel(socket).execute("kept + 1")["text/plain"] == "43"
+    assert hub.process.poll() is None
+    assert "Proxy stopped" not in hub.log()
 
 
 def test_a_command_runs_in_a_terminal(server: Server) -> None:
