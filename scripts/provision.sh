@@ -14,6 +14,8 @@ readonly unit=chp-gevent.service
 # Who may connect to UNIX sockets of the service; the unit names it, too.
 readonly group=chp-gevent-sockets
 readonly default_options=(--port 8000 --api-ip 127.0.0.1)
+# The unit's StateDirectory=: a restart does not lose the routes.
+readonly storage=(--storage-backend sqlite:/var/lib/chp-gevent/routes.sqlite)
 
 [ "$(id -u)" = 0 ] || fail "run this as root"
 # The service runs under an account of its own, which has to read what is installed here.
@@ -73,8 +75,10 @@ quoted() {
 
 # write_settings OPTION...: what is there is kept.
 write_settings() {
-  local line
-  line="$(options_line "${@:-${default_options[@]}}")"
+  local line given=$#
+  [ $# != 0 ] || set -- "${default_options[@]}"
+  [[ " $*" == *" --storage-backend"* ]] || set -- "$@" "${storage[@]}"
+  line="$(options_line "$@")"
   case "$line" in *$'\n'*) fail "an option with a line break can't be kept in $settings" ;; esac
   if [ ! -e "$settings" ]; then
     install -d -m 0755 "$(dirname "$settings")"
@@ -83,7 +87,7 @@ write_settings() {
   fi
   if ! grep -q '^CHP_OPTIONS=' "$settings"; then
     printf '%s\n' "$line" >>"$settings"
-  elif [ $# != 0 ] && ! grep -qxF -- "$line" "$settings"; then
+  elif [ "$given" != 0 ] && ! grep -qxF -- "$line" "$settings"; then
     say "the options given are NOT used: $settings is kept, and has others"
     grep '^CHP_OPTIONS=' "$settings"
     echo "(To have those given, delete that line and run this again.)"

@@ -72,10 +72,17 @@ def log_format(value: str) -> str:
     return value.lower()
 
 
-def class_path(value: str) -> str:
-    """Return the path of a class as it stands."""
+def storage_backend(value: str) -> str:
+    """Return ``sqlite:PATH`` or the path of a class as it stands."""
+    kind, colon, path = value.partition(":")
+    if colon and kind == "sqlite":
+        if not path or "\0" in path:
+            raise ValueError("names no file, as sqlite:/var/lib/chp-gevent/routes.sqlite does")
+        return value
     if not _CLASS_PATH.fullmatch(value):
-        raise ValueError("is not the path of a Python class, such as package.module.Class")
+        raise ValueError(
+            "is neither sqlite:PATH nor the path of a Python class, such as package.module.Class"
+        )
     return value
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
-from gevent.lock import Semaphore
 
+from chp_gevent.management.path_locks import PathLocks
 from chp_gevent.management.timestamps import IsoFormatter, parse_iso8601
 from chp_gevent.routing.paths import host_route_path, is_utf8, route_path
 from chp_gevent.routing.route_options import RouteOptions, route_options
@@ -69,9 +69,9 @@ class Routes:
         self._host_routing = host_routing
         self._canonical = host_route_path if host_routing else route_path
         self._store = store
-        # Changes in store and table must come in the same order. Without a store nothing here
-        # ever yields to another greenlet.
-        self._changing = Semaphore(1)
+        # Changes of a path in store and table must come in the same order. Without a store
+        # nothing here ever yields to another greenlet.
+        self._changing = PathLocks(each=store is not None and store.is_concurrent)
         self._iso = IsoFormatter()
         self._saved_activity: dict[str, int] = {}
 
@@ -131,7 +131,7 @@ class Routes:
         self._log.info("Removing route %s", path)
         if self._store is None:
             return self._publisher.remove(path)
-        with self._changing:
+        with self._changing.held(path):
             with _store_failures():
                 self._store.remove(path)
             return self._publisher.remove(path)
@@ -144,7 +144,7 @@ class Routes:
         data: RouteData,
         options: RouteOptions | None,
     ) -> None:
-        with self._changing:
+        with self._changing.held(path):
             before = self._publisher.get(path)
             with _store_failures():
                 store.add(path, dict(data))
@@ -250,7 +250,7 @@ class Routes:
         """
         if self._store is None or not self.saves_activity:
             return
-        with self._changing:
+        with self._changing.held(None):
             now = {path: self._activity_ms(route) for path, route in self._table.items()}
             saved = self._saved_activity
             changed = {path: ms for path, ms in now.items() if saved.get(path) != ms}

@@ -20,7 +20,7 @@ from chp_gevent.config.options import OptionError, Options
 from chp_gevent.master.handover import CannotTakeOver, Handover, take
 from chp_gevent.master.loading import LoadApplication, load
 from chp_gevent.shared.journal import JournalDamaged
-from chp_gevent.stores import StoreSetupError, load_store_class
+from chp_gevent.stores import StoreSetupError, check_store
 
 VARIABLE: Final = "CHP_GEVENT_PREFLIGHT"
 """The variable of the environment that asks for a check in place of a server."""
@@ -46,7 +46,7 @@ def check(
     load(options, load_application, starts=state is None)
     if options.storage_backend:
         try:
-            load_store_class(options.storage_backend)
+            check_store(options.storage_backend)
         except StoreSetupError as error:
             raise OptionError(str(error)) from None
     if state is not None:

@@ -6,8 +6,8 @@ from chp_gevent.stores.base import (
     RouteData,
     Store,
     StoreSetupError,
-    load_store_class,
+    check_store,
     open_store,
 )
 
-__all__ = ["RouteData", "Store", "StoreSetupError", "load_store_class", "open_store"]
+__all__ = ["RouteData", "Store", "StoreSetupError", "check_store", "open_store"]

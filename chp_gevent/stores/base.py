@@ -6,12 +6,16 @@ restart begins with an empty table.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
 from chp_gevent.config.options import Options
+from chp_gevent.config.privileges import without_secrets
+
+_SQLITE = "sqlite:"
 
 RouteData = dict[str, Any]
 """A route as ``GET /api/routes`` shows it: ``target``, the other fields that were posted, and
@@ -34,8 +38,13 @@ class Store(ABC):
     changes.
 
     Args:
-        options: the options that the server was started with.
+        options: the options that the server was started with, without its secrets.
+
+    Attributes:
+        is_concurrent: whether calls for different paths may come at the same time.
     """
+
+    is_concurrent = False
 
     @abstractmethod
     def __init__(self, options: Options) -> None:
@@ -94,17 +103,37 @@ def load_store_class(dotted_path: str) -> type[Store]:
     return store_class
 
 
-def open_store(dotted_path: str, options: Options) -> Store:
-    """Import the class ``package.module.Class`` and make the server's store.
+def check_store(backend: str) -> None:
+    """Check what can be known of ``--storage-backend`` while another process may have it open.
+
+    Raises:
+        StoreSetupError: there is no such class, or no such folder.
+    """
+    if not backend.startswith(_SQLITE):
+        load_store_class(backend)
+        return
+    folder = os.path.dirname(backend.removeprefix(_SQLITE)) or "."
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreSetupError(
+            f"--storage-backend: {backend!r}: cannot write into the folder {folder!r}"
+        )
+
+
+def open_store(backend: str, options: Options) -> Store:
+    """Make the server's store: that of ``sqlite:PATH``, or of the class ``package.module.Class``.
 
     Raises:
         StoreSetupError: there is no such class, or it can't be made.
     """
-    store_class = load_store_class(dotted_path)
+    if backend.startswith(_SQLITE):
+        from chp_gevent.stores.sqlite import SqliteStore
+
+        return SqliteStore(backend.removeprefix(_SQLITE))
+    store_class = load_store_class(backend)
     try:
-        return store_class(options)
+        return store_class(without_secrets(options))
     except Exception as error:
-        raise StoreSetupError(f"--storage-backend: {dotted_path!r}: {_reason(error)}") from error
+        raise StoreSetupError(f"--storage-backend: {backend!r}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

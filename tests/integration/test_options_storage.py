@@ -1,8 +1,8 @@
-"""--storage-backend: the example of docs/storage.md, and classes that can't be used."""
+"""--storage-backend: SQLite, a class of one's own, and what can't be used."""
 
 from __future__ import annotations
 
-import re
+import os
 import signal
 from pathlib import Path
 
@@ -17,17 +17,17 @@ pytestmark = pytest.mark.ours
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """An environment in which Python finds the example as ``sqlite_store``."""
-    page = (REPOSITORY / "docs" / "storage.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code is not None
-    (tmp_path / "sqlite_store.py").write_text(code[1], encoding="utf-8")
+    """An environment in which Python finds the classes."""
     (tmp_path / "broken_store.py").write_text("raise OSError('no disk')", encoding="utf-8")
-    return {"PYTHONPATH": str(tmp_path), "CHP_ROUTES": str(tmp_path / "routes.sqlite")}
+    return {
+        "PYTHONPATH": f"{tmp_path}:{REPOSITORY}",
+        "CHP_ROUTES": str(tmp_path / "routes.json"),
+    }
 
 
-def test_routes_outlive_the_server(env: dict[str, str]) -> None:
-    flags = ["--storage-backend", "sqlite_store.SqliteStore"]
+@pytest.mark.parametrize("backend", ["sqlite:{}/routes.sqlite", "tests.kit.file_store.FileStore"])
+def test_routes_outlive_the_server(env: dict[str, str], tmp_path: Path, backend: str) -> None:
+    flags = ["--storage-backend", backend.format(tmp_path)]
     with RawTarget(response(b"kept")) as target:
         with start_server(*flags, env=env, stop=signal.SIGTERM) as proxy:
             proxy.api.add("/user/a", target.url + "/base", user="a")
@@ -45,12 +45,72 @@ def test_routes_outlive_the_server(env: dict[str, str]) -> None:
             assert proxy.api.routes() == {}, "in memory, by default"
 
 
+def test_what_was_confirmed_outlives_everybody(tmp_path: Path) -> None:
+    """Killed at once, as when the machine is switched off."""
+    flags = ["--storage-backend", f"sqlite:{tmp_path / 'routes.sqlite'}"]
+    with start_server(*flags) as proxy:
+        for number in range(20):
+            proxy.api.add(f"/user/{number}", "http://127.0.0.1:9")
+        assert proxy.api.remove("/user/7") == 204
+        for pid in proxy.tree():
+            os.kill(pid, signal.SIGKILL)
+        proxy.wait()
+    with start_server(*flags) as proxy:
+        assert set(proxy.api.routes()) == {f"/user/{n}" for n in range(20) if n != 7}
+
+
+def test_routes_are_there_after_an_upgrade_and_after_a_crash_of_the_management_process(
+    tmp_path: Path,
+) -> None:
+    flags = ["--storage-backend", f"sqlite:{tmp_path / 'routes.sqlite'}"]
+    with start_server(*flags) as proxy:
+        proxy.api.add("/user/a", "http://127.0.0.1:9")
+        before = proxy.api.routes()
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for_log("The management process is back, with 1 routes", 30)
+        assert proxy.api.routes() == before
+        os.kill(proxy.management_pid(), signal.SIGKILL)
+        assert proxy.api.routes() == before
+        proxy.api.add("/user/b", "http://127.0.0.1:9")
+        assert set(proxy.api.routes()) == {"/user/a", "/user/b"}
+
+
+def test_a_second_server_is_refused_in_one_line(tmp_path: Path) -> None:
+    flags = ["--storage-backend", f"sqlite:{tmp_path / 'routes.sqlite'}"]
+    with start_server(*flags) as proxy:
+        done = run_to_exit(*flags, "--port", "0", "--workers", "1")
+        output = done.stdout + done.stderr
+        assert done.returncode == 1, output
+        assert f"{flags[1]}': is in use by another server" in output
+        assert "Traceback" not in output
+        proxy.api.add("/user/a", "http://127.0.0.1:9")
+
+
+def test_a_damaged_file_is_moved_aside_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "routes.sqlite"
+    path.write_bytes(b"not a database, whatever its name says" * 100)
+    with start_server("--storage-backend", f"sqlite:{path}") as proxy:
+        line = proxy.wait_for_log("routes.sqlite is damaged (.*): moved to .*, starting with no r")
+        assert " error: " in line
+        proxy.api.add("/user/a", "http://127.0.0.1:9")
+    (aside,) = tmp_path.glob("routes.sqlite.damaged-*")
+    assert aside.read_bytes().startswith(b"not a database")
+
+
+def test_a_folder_that_is_not_there_ends_the_start() -> None:
+    done = run_to_exit("--storage-backend", "sqlite:/no/such/folder/r", "--port", "0")
+    assert done.returncode == 1
+    assert "'sqlite:/no/such/folder/r': there is no folder '/no/such/folder'" in (
+        done.stdout + done.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("broken_store.Store", "can't be imported: OSError: no disk"),
         ("no_such_package.Store", "can't be imported: ModuleNotFoundError"),
-        ("sqlite_store.NoSuchClass", "can't be imported: AttributeError"),
+        ("tests.kit.file_store.NoSuchClass", "can't be imported: AttributeError"),
         ("pathlib.Path", "is not a subclass of chp_gevent.stores.Store"),
     ],
 )

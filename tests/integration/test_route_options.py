@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from tests.kit.peers.messages import Request
 from tests.kit.peers.raw_target import Exchange
 from tests.kit.peers.upgrades import echo, receive, switched, switched_client, upgrade
 from tests.kit.peers.waiting import wait_until
-from tests.kit.server import REPOSITORY, Proxy, start_proxy
+from tests.kit.server import Proxy, start_proxy
 
 pytestmark = pytest.mark.ours
 
@@ -328,16 +327,11 @@ def test_options_outlive_the_processes(target: RawTarget) -> None:
 
 
 def test_options_outlive_the_server_in_a_store(target: RawTarget, tmp_path: Path) -> None:
-    page = (REPOSITORY / "docs" / "storage.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code is not None
-    (tmp_path / "sqlite_store.py").write_text(code[1], encoding="utf-8")
-    env = {"PYTHONPATH": str(tmp_path), "CHP_ROUTES": str(tmp_path / "routes.sqlite")}
-    flags = ["--storage-backend", "sqlite_store.SqliteStore"]
-    with start_server(*flags, env=env, stop=signal.SIGTERM) as proxy:
+    flags = ["--storage-backend", f"sqlite:{tmp_path / 'routes.sqlite'}"]
+    with start_server(*flags, stop=signal.SIGTERM) as proxy:
         proxy.api.add("/r", target.url, strip_prefix=True, headers={"X-A": "1"})
         before = proxy.api.routes()
-    with start_server(*flags, env=env) as proxy:
+    with start_server(*flags) as proxy:
         assert proxy.api.routes() == before
         got = forwarded(proxy, target, "/r/x")
         assert (*told(got), got.all("x-a")) == ("/x", ["/r"], ["1"])

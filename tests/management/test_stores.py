@@ -100,7 +100,7 @@ def stored_call(make_call: MakeCall, stored_routes: Routes) -> Call:
 def test_a_backend_is_found_by_its_dotted_path() -> None:
     store = open_store(f"{__name__}.DictStore", OPTIONS)
     assert isinstance(store, DictStore)
-    assert store.options is OPTIONS
+    assert store.options == OPTIONS
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from tests.kit.installation import REPOSITORY, make_installation, namespace, she
 
 SCRIPT = REPOSITORY / "scripts" / "provision.sh"
 UNIT = REPOSITORY / "conf" / "chp-gevent.service"
-DEFAULT = "CHP_OPTIONS=--port 8000 --api-ip 127.0.0.1"
+STORAGE = "--storage-backend sqlite:/var/lib/chp-gevent/routes.sqlite"
+DEFAULT = f"CHP_OPTIONS=--port 8000 --api-ip 127.0.0.1 {STORAGE}"
 
 UNSHARED = namespace()
 needs_namespaces = pytest.mark.skipif(UNSHARED is None, reason="no namespaces for this user")
@@ -161,7 +162,7 @@ def test_systemd_reads_the_options_that_were_given(options: list[str]) -> None:
 def test_a_first_run_makes_settings_and_starts_the_service(box: Box) -> None:
     done = box.provision("--port", "8000", "--custom-header", "X-Site: my hub")
     assert done.returncode == 0, done.stdout
-    assert box.options() == 'CHP_OPTIONS=--port 8000 --custom-header "X-Site: my hub"'
+    assert box.options() == f'CHP_OPTIONS=--port 8000 --custom-header "X-Site: my hub" {STORAGE}'
     assert "\nCONFIGPROXY_AUTH_TOKEN=" in "\n" + box.settings.read_text()
     assert stat.S_IMODE(box.settings.stat().st_mode) == 0o600
     assert (box.folder / "etc/systemd/system/chp-gevent.service").read_text() == UNIT.read_text()
@@ -172,6 +173,12 @@ def test_a_first_run_makes_settings_and_starts_the_service(box: Box) -> None:
         "systemctl reset-failed chp-gevent.service",
         "systemctl restart chp-gevent.service",
     ]
+
+
+@needs_namespaces
+def test_another_store_is_the_one_that_was_given(box: Box) -> None:
+    assert box.provision("--storage-backend=a.b.Store").returncode == 0
+    assert box.options() == "CHP_OPTIONS=--storage-backend=a.b.Store"
 
 
 @needs_namespaces
@@ -190,7 +197,7 @@ def test_settings_are_kept_and_options_that_are_not_used_are_said(box: Box) -> N
     token = before.splitlines()[0]
     box.settings.write_text(f"{token}\n")
     assert box.provision("--port", "9000").returncode == 0
-    assert box.settings.read_text() == f"{token}\nCHP_OPTIONS=--port 9000\n"
+    assert box.settings.read_text() == f"{token}\nCHP_OPTIONS=--port 9000 {STORAGE}\n"
 
 
 @needs_namespaces

@@ -6,7 +6,7 @@ from typing import Final
 
 from chp_gevent.config.option import Option
 from chp_gevent.config.readers import host, parsed, port, required, socket_path, switch, text
-from chp_gevent.config.values import class_path
+from chp_gevent.config.values import storage_backend
 
 TITLE: Final = "The REST API (its token is in the environment variable CONFIGPROXY_AUTH_TOKEN)"
 
@@ -97,11 +97,13 @@ API_SSL_REJECT_UNAUTHORIZED = Option(
 
 STORAGE_BACKEND = Option(
     "--storage-backend",
-    parsed(class_path),
-    metavar="CLASS",
-    help="Class that stores the routes: package.module.Class (default: they are kept in memory).",
+    parsed(storage_backend),
+    metavar="STORE",
+    help="Where routes outlive the server: sqlite:PATH, or a class of yours, package.module.Class"
+    " (default: they are kept in memory).",
     shown_default="in memory",
-    meaning="The class that stores the routes: `package.module.Class`.",
+    meaning="Where [routes outlive the server](storage.md): `sqlite:PATH`, or a Python class,"
+    " `package.module.Class`.",
     since="3.1",
-    difference="A Python class instead of a Node module.",
+    difference="`sqlite:PATH` is ours. A Python class instead of a Node module.",
 )

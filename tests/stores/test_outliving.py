@@ -1,9 +1,8 @@
-"""The storage backend of docs/storage.md works as the page says."""
+"""Routes outlive the server in SQLite, and in a class of one's own."""
 
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,15 +12,8 @@ from typing import Any
 import pytest
 
 from chp_gevent.config.options import Options, TcpAddress
-from tests.kit.management_arbiter import REPOSITORY, ArbiterProcess
+from tests.kit.management_arbiter import ArbiterProcess
 from tests.kit.peers import RawClient
-
-OPTIONS = Options(
-    listen=TcpAddress("", 8000),
-    api=TcpAddress("127.0.0.1", 0),
-    default_target="http://127.0.0.1:9",
-    storage_backend="sqlite_store.SqliteStore",
-)
 
 
 @pytest.fixture
@@ -31,20 +23,25 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.fixture(autouse=True)
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of the page, where Python finds it."""
-    page = (REPOSITORY / "docs" / "storage.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
-    assert code is not None
-    (tmp_path / "sqlite_store.py").write_text(code[1], encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("CHP_ROUTES", str(tmp_path / "routes.sqlite"))
+@pytest.fixture(params=["sqlite", "class"])
+def options(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Options:
+    """Those of a server that stores its routes."""
+    monkeypatch.setenv("CHP_ROUTES", str(tmp_path / "routes.json"))
+    backend = f"sqlite:{tmp_path / 'routes.sqlite'}"
+    return Options(
+        listen=TcpAddress("", 8000),
+        api=TcpAddress("127.0.0.1", 0),
+        default_target="http://127.0.0.1:9",
+        auth_token=None,
+        storage_backend=backend if request.param == "sqlite" else "tests.kit.file_store.FileStore",
+    )
 
 
-def start_server(stack: ExitStack, log: Path) -> ArbiterProcess:
+def start_server(stack: ExitStack, options: Options, log: Path) -> ArbiterProcess:
     """Start a server of its own, with an empty memory."""
-    arbiter = stack.enter_context(ArbiterProcess(OPTIONS, log))
+    arbiter = stack.enter_context(ArbiterProcess(options, log))
     arbiter.start_child()
     return arbiter
 
@@ -63,22 +60,24 @@ def table(arbiter: ArbiterProcess) -> dict[str, Any]:
     return dict(json.loads(call(arbiter, "GET", "")))
 
 
-def test_routes_and_their_activity_outlive_the_server(stack: ExitStack, tmp_path: Path) -> None:
-    first = start_server(stack, tmp_path / "log")
+def test_routes_and_their_activity_outlive_the_server(
+    stack: ExitStack, options: Options, tmp_path: Path
+) -> None:
+    first = start_server(stack, options, tmp_path / "log")
     call(first, "POST", "/a", '{"target": "http://127.0.0.1:10", "user": "x"}')
     call(first, "POST", "/b", '{"target": "http://127.0.0.1:11"}')
     call(first, "DELETE", "/b")
     before = table(first)
     assert first.kill_child(signal.SIGTERM) == 0
 
-    second = start_server(stack, tmp_path / "log")
+    second = start_server(stack, options, tmp_path / "log")
     after = table(second)
     assert set(after) == {"/", "/a"}
     assert after["/a"] == before["/a"], "activity too: it is saved when the server stops"
 
 
-def test_a_crash_loses_nothing(stack: ExitStack, tmp_path: Path) -> None:
-    arbiter = start_server(stack, tmp_path / "log")
+def test_a_crash_loses_nothing(stack: ExitStack, options: Options, tmp_path: Path) -> None:
+    arbiter = start_server(stack, options, tmp_path / "log")
     call(arbiter, "POST", "/a", '{"target": "http://127.0.0.1:10"}')
     before = table(arbiter)
     arbiter.kill_child(signal.SIGKILL)
@@ -86,9 +85,11 @@ def test_a_crash_loses_nothing(stack: ExitStack, tmp_path: Path) -> None:
     assert table(arbiter) == before
 
 
-def test_the_default_route_is_what_the_command_line_says(stack: ExitStack, tmp_path: Path) -> None:
-    first = start_server(stack, tmp_path / "log")
+def test_the_default_route_is_what_the_command_line_says(
+    stack: ExitStack, options: Options, tmp_path: Path
+) -> None:
+    first = start_server(stack, options, tmp_path / "log")
     call(first, "POST", "", '{"target": "http://127.0.0.1:12"}')
     first.kill_child(signal.SIGTERM)
-    second = start_server(stack, tmp_path / "log")
+    second = start_server(stack, options, tmp_path / "log")
     assert table(second)["/"]["target"] == "http://127.0.0.1:9"
