@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.kit.counted import INTEGRATION, TESTS, UNITS, WITHOUT, is_counted
@@ -18,12 +21,24 @@ def test_folders_that_are_named_have_tests(name: str) -> None:
     assert any(is_counted(path) for path in (TESTS / name).rglob("test_*.py"))
 
 
-def test_the_two_runs_have_each_file_once(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest("from tests.conftest import pytest_addoption, pytest_ignore_collect")
-    counted, other = TESTS / "runtime" / "test_backoff.py", TESTS / "test_imports.py"
-    for wanted, file in (("only", counted), ("not", other)):
-        found = pytester.runpytest_subprocess(
-            "--collect-only", "-q", f"--counted={wanted}", str(counted), str(other)
-        )
-        lines = {line.partition("::")[0] for line in found.outlines if "::" in line}
-        assert {line.rpartition("/")[2] for line in lines} == {file.name}
+@pytest.mark.parametrize(("wanted", "found"), [("only", "shared"), ("not", "scripts")])
+def test_each_of_the_two_runs_leaves_the_files_of_the_other_out(wanted: str, found: str) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--counted={wanted}"]
+        + ["tests/shared", "tests/scripts"],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    ).stdout
+    collected = {
+        TESTS.parent / line.partition("::")[0] for line in said.splitlines() if "::" in line
+    }
+    assert collected == {
+        path
+        for folder in ("shared", "scripts")
+        for path in (TESTS / folder).glob("test_*.py")
+        if is_counted(path) == (wanted == "only")
+    }
+    assert (TESTS / found) in {path.parent for path in collected}
