@@ -9,6 +9,8 @@ import pytest
 
 from tests.kit.counted import INTEGRATION, TESTS, UNITS, WITHOUT, is_counted
 
+COLLECT = [sys.executable, "-m", "pytest", "--collect-only", "-q"]
+
 
 @pytest.mark.parametrize("name", sorted(INTEGRATION | WITHOUT))
 def test_files_that_are_named_are_there(name: str) -> None:
@@ -24,8 +26,7 @@ def test_folders_that_are_named_have_tests(name: str) -> None:
 @pytest.mark.parametrize(("wanted", "found"), [("only", "shared"), ("not", "scripts")])
 def test_each_of_the_two_runs_leaves_the_files_of_the_other_out(wanted: str, found: str) -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", f"--counted={wanted}"]
-        + ["tests/shared", "tests/scripts"],
+        [*COLLECT, f"--counted={wanted}", "tests/shared", "tests/scripts"],
         cwd=TESTS.parent,
         capture_output=True,
         text=True,
