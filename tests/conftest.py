@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from chp_gevent.runtime.logs import LineHandler
+from tests.kit.counted import is_counted
 
 # A busy machine is no reason to fail.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let scripts/test run each file once: with branches counted, or without."""
+    parser.addoption(
+        "--counted",
+        choices=("only", "not"),
+        help="only the test files in which scripts/test counts branches, or only the others",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files that ``--counted`` does not ask for."""
+    wanted = config.getoption("--counted")
+    if wanted is None or not collection_path.match("test_*.py"):
+        return None
+    return is_counted(collection_path) != (wanted == "only") or None
 
 
 class Lines(LineHandler):

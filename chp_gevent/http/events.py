@@ -11,6 +11,7 @@ from chp_gevent.http.errors import WireError
 from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer
 from chp_gevent.runtime.tls_errors import describe_failure
+from chp_gevent.runtime.tracebacks import log_traceback
 
 
 class ServerEvents:
@@ -55,7 +56,7 @@ class ServerEvents:
         request = f"{head.method} {head.target.partition('?')[0]}" if head else "a connection"
         reason = f"{type(error).__name__}: {error}"
         self.log.error("Error in handler for %s: %s", request, reason)
-        self.log.debug("Traceback of that error", exc_info=error)
+        log_traceback(self.log, error)
 
     def on_handshake(self, resumed: bool) -> None:
         """Take note of a connection on which TLS was agreed upon."""

@@ -21,6 +21,7 @@ from chp_gevent.management.foreign_pages import ForeignPages
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError, decode, encode
 from chp_gevent.management.timestamps import parse_iso8601
 from chp_gevent.routing.paths import is_utf8, request_path
+from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.publisher import RouteLimitReached
 from chp_gevent.shared.segment import STATUS
 
@@ -118,7 +119,7 @@ class Api:
         url = environ["RAW_URI"].partition("?")[0]
         reason = f"{type(error).__name__}: {error}"
         self._log.error("Error in handler for %s %s: %s", environ["REQUEST_METHOD"], url, reason)
-        self._log.debug("Traceback of that error", exc_info=error)
+        log_traceback(self._log, error)
         return Answer(500, b"Internal Server Error")
 
     def _authorized(self, environ: Environ) -> bool:

@@ -29,6 +29,7 @@ from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError
 from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.event_loop_errors import look_after
+from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached
 from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS, STOPPING
 from chp_gevent.stores import Store, StoreSetupError, open_store
@@ -179,7 +180,7 @@ class ManagementService:
                 action()
             except Exception as error:
                 self._log.error("Housekeeping failed: %s: %s", type(error).__name__, error)
-                self._log.debug("Traceback of that error", exc_info=error)
+                log_traceback(self._log, error)
 
     def _tick(self) -> None:
         if os.getppid() != self._context.parent_pid:

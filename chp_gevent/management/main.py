@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from chp_gevent.management.context import ManagementContext, leave
 from chp_gevent.runtime.patching import patch_child
+from chp_gevent.runtime.tracebacks import log_traceback
 
 # Signals that mean something to the arbiter only; they reach us when a whole group gets them.
 _IGNORED = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGPIPE")
@@ -37,7 +38,7 @@ def run(context: ManagementContext) -> NoReturn:
         status = ManagementService(context).run()
     except BaseException as error:
         context.log.error("The management process failed: %s: %s", type(error).__name__, error)
-        context.log.debug("Traceback of that error", exc_info=error)
+        log_traceback(context.log, error)
     finally:
         leave(status)
 

@@ -13,6 +13,7 @@ from chp_gevent.master.preloading import load_code
 from chp_gevent.master.resources import check_error_path, check_files
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import STOP_SIGNALS
+from chp_gevent.runtime.tracebacks import log_traceback
 
 log = logging.getLogger("chp_gevent.server")
 
@@ -34,7 +35,7 @@ def load(options: Options, load_application: LoadApplication, *, starts: bool) -
     try:
         load_application()
     except Exception as error:
-        log.debug("Traceback of an error in wsgi_app", exc_info=error)
+        log_traceback(log, error)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise OptionError(f"wsgi_app can't be loaded: {reason}") from error
     return tls

@@ -16,6 +16,7 @@ from chp_gevent.config.options import Options
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import die_with_parent, held_stop_signals, stop_by_default
+from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import HEARTBEAT, Segment
 
@@ -129,7 +130,7 @@ class ManagementSupervisor:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         except BaseException as error:
             log.error("management process failed: %r", error)
-            log.debug("traceback of that error", exc_info=error)
+            log_traceback(log, error)
         finally:
             logs.finish()
             # Not sys.exit: the arbiter's frames below this one must not run here.

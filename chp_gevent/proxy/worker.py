@@ -28,6 +28,7 @@ from chp_gevent.config.tls_parts import API, PUBLIC, TARGETS
 from chp_gevent.runtime import allocator, logs
 from chp_gevent.runtime.patching import patch_child
 from chp_gevent.runtime.signals import held_signals, ignore_stop_signals
+from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.journal import Journal
 from chp_gevent.shared.segment import (
     ACCEPTING,
@@ -150,7 +151,7 @@ class ProxyWorker(GeventWorker):
             if self.booted:
                 raise
             log.error("worker could not start: %s: %s", type(error).__name__, error)
-            log.debug("Traceback of that error", exc_info=error)
+            log_traceback(log, error)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def patch(self) -> None:

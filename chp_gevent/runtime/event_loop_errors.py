@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from chp_gevent.runtime.tracebacks import log_traceback
+
 
 def look_after(hub: Any, log: logging.Logger) -> None:
     """Have exceptions out of the callbacks of ``hub``'s loop, and out of its greenlets, end well.
@@ -34,7 +36,7 @@ def look_after(hub: Any, log: logging.Logger) -> None:
 def report(callback: Any, error: BaseException, log: logging.Logger) -> None:
     """Log an exception that came out of ``callback``, and end what it works for."""
     log.error("Error in the event loop: %s: %s", type(error).__name__, error)
-    log.debug("Traceback of that error", exc_info=error)
+    log_traceback(log, error)
     failed = getattr(getattr(callback, "__self__", None), "callback_failed", None)
     if failed is not None:
         try:

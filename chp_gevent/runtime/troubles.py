@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from chp_gevent.runtime.tracebacks import log_traceback
+
 REPEATED_AFTER: Final = 30.0
 """Seconds after which the same trouble is logged again."""
 
@@ -33,7 +35,7 @@ class Troubles:
         if reason != before or now - logged_at > REPEATED_AFTER:
             self._noted[task] = (reason, now)
             self._log.error("%s failed: %s; trying again", task, reason)
-            self._log.debug("Traceback of that error", exc_info=error)
+            log_traceback(self._log, error)
 
     def end(self, task: str) -> None:
         """Take note that a task has succeeded: its next failure is logged at once."""

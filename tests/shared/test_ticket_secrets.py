@@ -50,12 +50,12 @@ def test_what_is_not_needed_any_more_is_nowhere() -> None:
 def test_other_processes_and_later_versions_have_the_same() -> None:
     clock = Clock()
     secrets = TicketSecrets(clock=clock)
+    before = secrets.read()
     child = os.fork()
     if child == 0:
         clock.now += LIFETIME
         secrets.replace_if_due()
         os._exit(0)
-    before = secrets.read()
     os.waitpid(child, 0)
     assert secrets.number == 1
     assert secrets.read().previous == before.present

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -546,18 +545,6 @@ def test_one_section_means_different_things_behind_different_status_lines() -> N
             assert len(head.fields) == (status not in (103, 204))
         assert response("X: y", asked_with="HEAD").keep_alive
         assert not response("X: y").keep_alive
-
-
-def test_what_is_remembered_of_strange_sections_is_little() -> None:
-    tracemalloc.start()
-    try:
-        for number in range(1000):
-            lines = [f"{number:x}-{line:x}: y" for line in range(127)]
-            request(*lines)
-            response(*lines)
-        assert tracemalloc.get_traced_memory()[0] < 8_000_000
-    finally:
-        tracemalloc.stop()
 
 
 # -- limits

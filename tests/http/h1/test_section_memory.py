@@ -18,7 +18,8 @@ from chp_gevent.http.h1.fields import (
     parse_section,
     serialise_fields,
 )
-from chp_gevent.http.h1.heads import RequestHead
+from chp_gevent.http.h1.heads import RequestHead, parse_request_head, parse_response_head
+from chp_gevent.http.limits import LimitOptions
 from chp_gevent.http.peer import Peer
 from chp_gevent.proxy.headers import forwarded_headers, request_headers, response_headers
 
@@ -160,5 +161,17 @@ def test_lines_are_remembered_up_to_a_limit() -> None:
     try:
         fill()
         assert tracemalloc.get_traced_memory()[0] <= module._FIELD_CACHE_MOST
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_remembered_of_strange_sections_is_little() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            lines = "\r\n".join(f"{number:x}-{line:x}: y" for line in range(127))
+            parse_request_head(f"GET / HTTP/1.1\r\nHost: a\r\n{lines}".encode(), LimitOptions())
+            parse_response_head(f"HTTP/1.1 200 OK\r\n{lines}".encode(), "GET")
+        assert tracemalloc.get_traced_memory()[0] < 8_000_000
     finally:
         tracemalloc.stop()
