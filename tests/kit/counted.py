@@ -12,7 +12,9 @@ from typing import Final
 
 TESTS: Final = Path(__file__).parents[1]
 
-UNITS: Final = frozenset("config http management master names proxy routing runtime shared".split())
+UNITS: Final = frozenset(
+    "acme config http management master names proxy routing runtime shared stores".split()
+)
 """Folders whose files are counted."""
 
 WITHOUT: Final = frozenset(
