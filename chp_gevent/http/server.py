@@ -18,7 +18,6 @@ from email.utils import formatdate
 from typing import Any
 
 import gevent
-from gevent import socket as gevent_socket
 from gevent.event import Event
 from greenlet import greenlet
 
@@ -34,7 +33,7 @@ from chp_gevent.http.room import Turn, first_to_go
 from chp_gevent.http.settings import ServerSettings
 from chp_gevent.http.state import ServerState, WsgiApp
 from chp_gevent.http.stream import Stream
-from chp_gevent.http.tls_stream import TLSStream
+from chp_gevent.http.tls_stream import TLSSocket, TLSStream
 
 
 class _ConnectionGreenlet(greenlet):
@@ -82,6 +81,7 @@ class HTTPServer:
         self._events = events
         self._clock = clock
         self._tls = settings.tls
+        self._new_socket = _socket.socket if settings.tls is None else TLSSocket
         self.tunnels = OpenTunnels() if tunnels is None else tunnels
         self.tunnels.on_end = self._made_room
         self._hub = gevent.get_hub()
@@ -186,22 +186,20 @@ class HTTPServer:
     def _accepted(self, fd: int, address: Any, family: int) -> None:
         """Serve a connection that was just accepted, in a greenlet of its own."""
         # With its family and type, Python needs not ask the kernel for them (0.5 µs).
-        sock = _socket.socket(family, socket.SOCK_STREAM, 0, fd)
+        sock = self._new_socket(family, socket.SOCK_STREAM, 0, fd)
         try:
             connection = self._connection(sock, address)
         except BaseException:
             sock.close()
             raise
-        if connection is None:
-            return
         self._connections.add(connection)
         self._events.on_connections(len(self._connections))
         self._acceptor.set_full(self._is_full())
         # A bare greenlet: a gevent.Greenlet costs 5 µs more, and nobody waits for this one.
         _ConnectionGreenlet(connection.serve, self._hub).switch()
 
-    def _connection(self, sock: Any, address: Any) -> ClientConnection | None:
-        """Return what serves a socket from now on; None if its client has left already."""
+    def _connection(self, sock: Any, address: Any) -> ClientConnection:
+        """Return what serves a socket from now on."""
         settings = self._settings
         ip = peer_address(address[0]) if sock.family != socket.AF_UNIX else ""
         trusted = is_trusted(ip, settings.trusted_proxies)
@@ -212,20 +210,7 @@ class HTTPServer:
         sock.setblocking(False)
         if self._tls is None:
             return self._connect(Stream(sock, self._hub), peer, environ)
-        # Only wrap_socket needs one of gevent's.
-        tls_sock = gevent_socket.socket(fileno=sock.detach())
-        try:
-            tls_sock = self._tls.wrap_socket(
-                tls_sock, server_side=True, do_handshake_on_connect=False
-            )
-            tls_sock.setblocking(False)
-            return self._connect(TLSStream(tls_sock, self._hub), peer, environ)
-        except BaseException as error:
-            tls_sock.close()
-            if not isinstance(error, OSError):
-                raise
-            self._events.on_handshake_failed(peer, error)
-            return None
+        return self._connect(TLSStream.accepted(sock, self._hub, self._tls), peer, environ)
 
     def _connect(self, stream: Stream, peer: Peer, environ: dict[str, Any]) -> ClientConnection:
         return self._connection_class(self.state, stream, peer, environ, self._forget)

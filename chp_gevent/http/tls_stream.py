@@ -14,8 +14,8 @@ import ssl
 from typing import Any
 
 from chp_gevent.http.h1.heads import Buffer
+from chp_gevent.http.openssl import pointer_to, send_close_notify, stop_at_each_record
 from chp_gevent.http.stream import READ, READ_SIZE, TCP_CLOSE, WRITE, Stream
-from chp_gevent.http.tls_records import stop_at_each_record
 
 # What OpenSSL gives at once is part of one record (RFC 8446, 5.1): more needn't be allocated.
 _TLS_RECORD = 16384
@@ -23,35 +23,49 @@ _TLS_RECORD = 16384
 _NAMED_END = "UNEXPECTED_EOF_WHILE_READING"
 
 
+class TLSSocket(_socket.socket):
+    """A bare socket that a TLS object can be made for: that has a weak reference to it."""
+
+    __slots__ = ("__weakref__",)
+
+
 class TLSStream(Stream):
     """A connected TLS socket whose handshake is done, or done next by :meth:`handshake`.
 
-    ``sock`` is an ``ssl.SSLSocket`` (gevent's after monkey patching) over a non-blocking
-    descriptor. Its C object is used directly: the Python methods of both standard library
-    and gevent would block or park on their own terms.
+    ``sock`` is over a non-blocking descriptor, and ``sslobj`` what ``ssl`` has of it in C: the
+    Python methods of both standard library and gevent would block or park on their own terms.
     """
 
-    __slots__ = ("_end", "_farewell", "_read_event", "_ssl", "_write_event", "was_cut")
+    __slots__ = ("_end", "_farewell", "_pointer", "_read_event", "_ssl", "_write_event", "was_cut")
 
     is_tls = True
 
-    def __init__(self, sock: Any, hub: Any) -> None:
+    def __init__(self, sock: Any, hub: Any, sslobj: Any) -> None:
         super().__init__(sock, hub)
         self.port = self
-        self._ssl = sock._sslobj
+        self._ssl = sslobj
+        # What is sent last, or b"" where OpenSSL has sent it itself.
         self._farewell: bytes | None = None
         self.was_cut = False
         # How the stream ended, when a read has met that behind what it returned.
         self._end: bytes | OSError | None = None
         self._read_event = READ
         self._write_event = WRITE
-        if self._ssl is not None:
-            stop_at_each_record(self._ssl)
+        self._pointer = pointer_to(sslobj)
+        if self._pointer is not None:
+            stop_at_each_record(self._pointer)
+
+    @classmethod
+    def accepted(cls, sock: TLSSocket, hub: Any, context: ssl.SSLContext) -> TLSStream:
+        """Return the stream of a client that has connected; the handshake is next.
+
+        ``SSLContext.wrap_socket`` would make two more Python objects and ask the kernel four
+        things about the socket, for 30 µs.
+        """
+        return cls(sock, hub, context._wrap_socket(sock, True))  # type: ignore[attr-defined]
 
     def handshake(self) -> None:
         """Do the handshake, waiting as often as it takes. Raises ``OSError``."""
-        if self._ssl is None:
-            raise ConnectionAbortedError("the peer had left already")
         while True:
             try:
                 self._ssl.do_handshake()
@@ -185,6 +199,19 @@ class TLSStream(Stream):
 
     def try_shutdown_write(self) -> bool:
         """Send close_notify, then FIN; as :meth:`Stream.try_shutdown_write`."""
+        if not self._try_farewell():
+            return False
+        # The methods of SSLSocket would forget the TLS state, and reading goes on.
+        _socket.socket.shutdown(getattr(self.sock, "_sock", self.sock), socket.SHUT_WR)
+        return True
+
+    def _try_farewell(self) -> bool:
+        """Send close_notify; False when the socket is full. Raises ``OSError``."""
+        if self._pointer is not None:
+            if not send_close_notify(self._pointer):
+                return False
+            self._farewell = b""
+            return True
         if self._farewell is None:
             self._farewell = self._close_notify()
         try:
@@ -192,16 +219,15 @@ class TLSStream(Stream):
             os.write(self.sock.fileno(), self._farewell)
         except BlockingIOError:
             return False
-        # The methods of SSLSocket would forget the TLS state, and reading goes on.
-        socket.socket.shutdown(self.sock, socket.SHUT_WR)
         return True
 
     def _close_notify(self) -> bytes:
         """Return the closing record, encrypted, and end the writing side of the TLS state.
 
-        ``shutdown()`` of Python's SSL objects not only sends the record: it goes on to read
-        the peer's, and breaks the connection when it meets data instead. So the socket is
-        exchanged for an empty one meanwhile, from which there is nothing to read.
+        For where OpenSSL's own function can't be called. ``shutdown()`` of Python's SSL objects
+        not only sends the record: it goes on to read the peer's, and breaks the connection when
+        it meets data instead. So the socket is exchanged for an empty one meanwhile, from which
+        there is nothing to read.
         """
         descriptor = self.sock.fileno()
         inner, outer = socket.socketpair()
@@ -222,7 +248,7 @@ class TLSStream(Stream):
 
     def close(self) -> None:
         """Send close_notify if it can go out at once, and close."""
-        if not self.closed:
+        if not self.closed and self._farewell is None:
             self._notify_close()
         super().close()
 
@@ -234,12 +260,16 @@ class TLSStream(Stream):
         return state[0] == TCP_CLOSE
 
     def _notify_close(self) -> None:
+        if self._pointer is not None:
+            send_close_notify(self._pointer)
+            return
         with contextlib.suppress(OSError, ValueError):
             self._ssl.shutdown()
 
 
 def wrap(sock: Any, hub: Any) -> Stream:
     """Return the stream for a connected socket, plain or TLS."""
-    if getattr(sock, "_sslobj", None) is not None:
-        return TLSStream(sock, hub)
+    sslobj = getattr(sock, "_sslobj", None)
+    if sslobj is not None:
+        return TLSStream(sock, hub, sslobj)
     return Stream(sock, hub)
