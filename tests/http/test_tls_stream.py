@@ -23,7 +23,8 @@ DATA = bytes(range(256)) * (5 * RECORD // 256) + b"the end"
 def ends() -> Iterator[tuple[TLSStream, DuplexPeer]]:
     """A stream and its peer, who has sent ``DATA`` in full records and one small one."""
     peer, sock = connection(trusting_contexts(), peer_is_server=False)
-    with closing(TLSStream(sock, get_hub(), sock._sslobj)) as stream, peer:
+    sslobj = sock._sslobj  # type: ignore[attr-defined]
+    with closing(TLSStream(sock, get_hub(), sslobj)) as stream, peer:
         wire = b"".join(
             peer.on_the_wire(DATA[start : start + RECORD]) for start in range(0, len(DATA), RECORD)
         )

@@ -11,6 +11,7 @@ from scripts.lib.bench import processes
 from scripts.lib.bench.beside import beside_cases
 from scripts.lib.bench.definitions import Case, Measurement, Row, Surroundings, Timing
 from scripts.lib.bench.loads import (
+    Handshakes,
     Load,
     Upload,
     WebSocketEcho,
@@ -50,12 +51,19 @@ def _measure_warm(around: Surroundings, proxy: RunningProxy, row: str, work: Wor
 
 
 def _simple(
-    key: str, title: str, unit: str, work: Work, *, target: str = "files", tls: bool = False
+    key: str,
+    title: str,
+    unit: str,
+    work: Work,
+    *,
+    target: str = "files",
+    tls: bool = False,
+    workers: int = 1,
 ) -> Case:
     """A case of one row: a fresh proxy, one kind of load."""
 
     def run(around: Surroundings, contender: Contender) -> Iterator[Measurement]:
-        setup = Setup(getattr(around.targets, target), tls=tls)
+        setup = Setup(getattr(around.targets, target), tls=tls, workers=workers)
         with contender.running(setup, around.folder, around.tools) as proxy:
             yield measure(around, proxy, key, work)
 
@@ -265,10 +273,18 @@ def all_cases(timing: Timing) -> list[Case]:
         _simple("https-1k", "HTTPS: 1 KB, keep-alive", "request", Wrk("/1k"), tls=True),
         _simple(
             "https-handshake",
-            "HTTPS: new handshake for each request",
+            "HTTPS: 1 KB, new connection and full handshake for each request",
             "request",
-            Wrk("/1k", new_connections=True),
+            Handshakes("full"),
             tls=True,
+        ),
+        _simple(
+            "https-resumed",
+            "HTTPS: 1 KB, new connection and resumed session for each request, 4 workers",
+            "request",
+            Handshakes("resumed"),
+            tls=True,
+            workers=4,
         ),
         _echo("ws-64", "64 B", WebSocketEcho(64, 32)),
         _echo("ws-64-few", "64 B, 8 connections", WebSocketEcho(64, 8)),

@@ -124,6 +124,29 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class Handshakes:
+    """Requests over TLS 1.3 with a new connection each.
+
+    Not by wrk, which resumes some of its sessions, and all of them with a server that has TLS 1.2
+    only.
+
+    Attributes:
+        kind: ``full`` for clients that come for the first time, ``resumed`` for those that come
+            back with the session of their last connection.
+        connections: how many are kept busy.
+    """
+
+    kind: str
+    connections: int = 8
+    path: str = "/1k"
+
+    def __call__(self, proxy: RunningProxy, seconds: float) -> Load:
+        """Run it; raises BenchError when a request fails, or a handshake is of the other kind."""
+        arguments = [proxy.url(self.path), self.connections, self.kind, seconds]
+        return _program(["handshake_client.py", *arguments], seconds)
+
+
+@dataclass(frozen=True)
 class WebSocketEcho:
     """Messages of ``size`` bytes, one under way on each connection."""
 

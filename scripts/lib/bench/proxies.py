@@ -367,6 +367,7 @@ class Nginx(Contender):
         if setup.tls:
             pair = place.tools.certificate()
             certificate = f"ssl_certificate {pair.cert}; ssl_certificate_key {pair.key};"
+            certificate += " ssl_protocols TLSv1.2 TLSv1.3;"
         places = [(route_name(number), "target") for number in range(setup.routes)]
         places += [(f"/{segment}", segment) for segment, _ in setup.elsewhere]
         routes = "\n".join(
