@@ -137,7 +137,7 @@ class Handshakes:
     """
 
     kind: str
-    connections: int = 8
+    connections: int = 32
     path: str = "/1k"
 
     def __call__(self, proxy: RunningProxy, seconds: float) -> Load:
