@@ -199,9 +199,7 @@ class TLSStream(Stream):
 
     def try_shutdown_write(self) -> bool:
         """Send close_notify, then FIN; as :meth:`Stream.try_shutdown_write`."""
-        if self.sock.family != socket.AF_UNIX:
-            # Both in one packet: the second would be another wake-up of the peer.
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        self.hold_back()
         if not self._try_farewell():
             return False
         # The methods of SSLSocket would forget the TLS state, and reading goes on.

@@ -49,6 +49,30 @@ def test_parts_arrive_whole_and_in_order(parts: tuple[Buffer, ...], room: int | 
         assert received.get(timeout=30) == b"".join(parts)
 
 
+def test_what_is_held_back_goes_out_with_the_end() -> None:
+    ours, theirs = tcp_pair()
+    with theirs:
+        ours.setblocking(False)
+        stream = Stream(ours, get_hub())
+        stream.hold_back()
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == 1
+        stream.write(HEAD)
+        assert stream.try_shutdown_write()
+        assert receive_all(theirs) == HEAD, "though the stream is still open"
+        stream.close()
+
+
+def test_unix_sockets_hold_nothing_back() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        stream = Stream(ours, get_hub())
+        stream.hold_back()
+        stream.write(HEAD)
+        assert theirs.recv(1000) == HEAD
+        stream.close()
+
+
 def test_parts_for_a_peer_that_has_left_are_an_error() -> None:
     ours, theirs = tcp_pair()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

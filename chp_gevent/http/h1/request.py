@@ -135,6 +135,8 @@ class HTTP1Request:
                 elif len(piece) > COPIED:
                     write_all(head, piece)
                 else:
+                    if self.closes and len(piece) == left:
+                        carrier.stream.hold_back()
                     write(head + piece)
             elif piece and left:
                 if len(piece) > left:
