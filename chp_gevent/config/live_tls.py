@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from chp_gevent.config.options import Options
 from chp_gevent.config.tls_contexts import ServerContext, TlsContexts
 from chp_gevent.config.tls_parts import PARTS, TlsPart
+from chp_gevent.runtime.session_tickets import AVAILABLE
 from chp_gevent.shared.shared_files import SharedFiles
 from chp_gevent.shared.ticket_secrets import TicketSecrets
 
@@ -39,6 +40,8 @@ class SharedTls:
             part: SharedFiles("chp-gevent-certificates") for part in PARTS if part.paths(options)
         }
         contexts.use_secrets(secrets.read())
+        if not AVAILABLE:
+            log.debug("keys of TLS sessions are OpenSSL's: no reload or new certificate keeps them")
 
 
 class LiveTls:

@@ -71,7 +71,9 @@ def _find_library() -> ctypes.CDLL | None:
             function = getattr(library, name)
             function.restype = result
             function.argtypes = arguments
-    except (AttributeError, OSError):
+        # Some systems forbid the memory that it takes to be called from C.
+        _Callback(lambda *_: 0)
+    except (AttributeError, OSError, MemoryError):
         return None
     return library
 
