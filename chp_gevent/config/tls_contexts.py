@@ -132,8 +132,8 @@ def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    # A ticket for each connection. Two, OpenSSL's default, are 10% of a handshake, and for clients
-    # that open several connections at their return, which have come with several before.
+    # A ticket for each connection. The second one of OpenSSL's default is 5% of a handshake, and
+    # for clients that return with several connections, which have come with several before.
     context.num_tickets = 1
     _set_versions(context, options)
     _set_ciphers(context, options.ciphers)
