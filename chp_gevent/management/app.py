@@ -11,11 +11,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent.event import Event
 
+from chp_gevent.config.acme_options import AcmeOptions
 from chp_gevent.config.live_tls import LiveTls
 from chp_gevent.config.tls_parts import API
 from chp_gevent.http.server import HTTPServer
@@ -33,6 +34,9 @@ from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached
 from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS, STOPPING
 from chp_gevent.stores import Store, StoreSetupError, open_store
+
+if TYPE_CHECKING:
+    from chp_gevent.acme.keeper import CertificateKeeper
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish when the server stops."""
@@ -166,11 +170,13 @@ class ManagementService:
 
     def _start_reporting(self) -> list[Any]:
         """Start telling others what happens; one greenlet each, so that none waits for another."""
-        routines = []
+        routines: list[Any] = []
         if self._statsd is not None:
             routines.append(gevent.spawn(self._repeat, STATSD_INTERVAL, self._flush_statsd))
         if self._routes.saves_activity:
             routines.append(gevent.spawn(self._repeat, ACTIVITY_INTERVAL, self._save_activity))
+        if self._options.acme is not None:
+            routines.append(gevent.spawn(self._certificate_keeper(self._options.acme).run))
         return routines
 
     def _repeat(self, interval: float, action: Callable[[], None]) -> None:
@@ -181,6 +187,12 @@ class ManagementService:
             except Exception as error:
                 self._log.error("Housekeeping failed: %s: %s", type(error).__name__, error)
                 log_traceback(self._log, error)
+
+    def _certificate_keeper(self, options: AcmeOptions) -> CertificateKeeper:
+        # Needs an extra, and takes 20 MB: nobody else loads it.
+        from chp_gevent.acme.keeper import CertificateKeeper
+
+        return CertificateKeeper(options, self._log)
 
     def _tick(self) -> None:
         if os.getppid() != self._context.parent_pid:
