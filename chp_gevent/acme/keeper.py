@@ -166,7 +166,8 @@ class CertificateKeeper:
                     when, ask_at = authority.suggested_renewal(certificate)
             finally:
                 authority.close()
-        except (*EXPECTED, AcmeFailure) as error:
+        except Exception as error:
+            # Of what a CA may say, the libraries raise more than their own errors.
             self._log.debug("ACME: no advice about renewal: %s", failure_of(error).reason)
         renew_at = self._state.renew_at
         if when is not None:
