@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -136,8 +137,7 @@ def test_a_wrong_name_is_told_to_the_log_and_its_clients_fail_soon(site: Site) -
         proxy.wait_for_log(f"error: ACME: no certificate for {NAME}: the CA says of {NAME}: ", 20)
         began = time.monotonic()
         for _ in range(2):
-            with pytest.raises(OSError, match=""):
-                site.certificate(proxy)
+            assert served(site, proxy) == ""
         assert 5 < (time.monotonic() - began) / 2 < 10
         line = proxy.wait_for_log("warn: TLS handshakes fail, since there is no certificate for ")
         assert f"{NAME} yet: the CA says of {NAME}: " in line
@@ -234,9 +234,9 @@ def test_the_ca_goes_and_comes_while_the_certificate_stays(tmp_path: Path) -> No
             proxy.wait_for_log(f"error: ACME: certificate for {NAME} not renewed: the CA can't", 40)
             assert site.certificate(proxy, context) == first
             # It has forgotten the account, and has another root.
+            position = proxy.log_position()
             ca.start()
-            proxy.wait_for_log("info: --ssl: the files have changed, and are in use", 40)
-            proxy.wait_for_log("info: ACME: got a certificate", after=proxy.log_position() - 3)
+            proxy.wait_for_log("info: ACME: got a certificate", 40, after=position)
             wait_until(lambda: served(site, proxy) not in ("", first), 10, "the new one is served")
 
 
@@ -258,8 +258,6 @@ def test_it_starts_with_a_corrupted_storage(site: Site) -> None:
 
 
 def test_a_reload_keeps_the_certificate(site: Site) -> None:
-    import signal
-
     with site.server(workers=2) as proxy:
         first = site.certificate(proxy)
         proxy.signal(signal.SIGHUP)
@@ -313,11 +311,8 @@ COMPLETE = [*DOMAIN, "--acme-agree-tos", "--redirect-port", "0"]
     ],
 )
 def test_what_is_wrong_with_the_options_is_one_line(flags: list[str], line: str) -> None:
-    assert (
-        line in needs(*flags, "--port", str(free_ports(1)[0]))
-        if "--port" not in flags
-        else (line in needs(*flags))
-    )
+    listens = [] if {"--port", "--socket"} & {*flags} else ["--port", str(free_ports(1)[0])]
+    assert line in needs(*flags, *listens)
 
 
 def test_a_file_of_authorities_is_checked_at_the_start(tmp_path: Path) -> None:
