@@ -105,7 +105,7 @@ class State:
 
     def succeeded(self, now: float) -> State:
         """Return the state after a certificate was issued."""
-        return State(wanted=self.wanted, succeeded_at=now)
+        return State(wanted=self.wanted, succeeded_at=now, failed_at=self.failed_at)
 
     def pause(self, now: float) -> float:
         """Return for how many seconds no attempt may be made; 0 if one may."""

@@ -67,6 +67,7 @@ class ManagementService:
         self._servers: list[HTTPServer] = []
         self._activity_failed = False
         self._live_tls: LiveTls | None = None
+        self._keeper: CertificateKeeper | None = None
 
     def run(self) -> int:
         """Serve until SIGTERM has been obeyed; return the exit status.
@@ -85,6 +86,8 @@ class ManagementService:
             return os.EX_CONFIG
         options = self._options.statsd
         self._statsd = StatsdReporter(options, self._segment, self._log) if options else None
+        if self._options.acme is not None:
+            self._keeper = self._certificate_keeper(self._options.acme)
         self._serve()
         routines += self._start_reporting()
         self._report_ready()
@@ -154,7 +157,9 @@ class ManagementService:
         return server
 
     def _metrics_server(self, listeners: list[socket.socket]) -> HTTPServer:
-        metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
+        metrics = Metrics(
+            self._segment, self._routes.__len__, self._context.parent_pid, self._keeper
+        )
         events = ManagementEvents("metrics server", self._log)
         return HTTPServer(MetricsApp(metrics), server_settings(listeners), listeners, events)
 
@@ -175,8 +180,8 @@ class ManagementService:
             routines.append(gevent.spawn(self._repeat, STATSD_INTERVAL, self._flush_statsd))
         if self._routes.saves_activity:
             routines.append(gevent.spawn(self._repeat, ACTIVITY_INTERVAL, self._save_activity))
-        if self._options.acme is not None:
-            routines.append(gevent.spawn(self._certificate_keeper(self._options.acme).run))
+        if self._keeper is not None:
+            routines.append(gevent.spawn(self._keeper.run))
         return routines
 
     def _repeat(self, interval: float, action: Callable[[], None]) -> None:
