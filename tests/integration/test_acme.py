@@ -266,6 +266,48 @@ def test_a_reload_keeps_the_certificate(site: Site) -> None:
     assert site.ca.orders() == 1
 
 
+def test_an_upgrade_in_the_middle_of_an_order_goes_on_with_it(site: Site) -> None:
+    site.ca.stop()
+    site.ca.start(PEBBLE_VA_NOSLEEP="", PEBBLE_VA_SLEEPTIME="5")
+    with site.server(workers=2) as proxy:
+        wait_until(lambda: (site.storage / "state.json").exists(), 20, "an order is placed")
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for_log("reloaded", 30)
+        proxy.wait_for_log(f"info: ACME: got a certificate for {NAME}, valid until ", 60)
+        site.certificate(proxy)
+    assert site.ca.orders() == 1
+
+
+def test_metrics_tell_of_success_failure_and_the_days_left(site: Site) -> None:
+    port = free_ports(1)[0]
+    site.ca.lose_name(NAME)
+
+    def gauges() -> dict[str, float]:
+        with RawClient(("127.0.0.1", port)) as client:
+            text = client.request(get("/metrics")).body.decode()
+        lines = [line.split(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    flags = ("--metrics-port", str(port), "--metrics-ip", "127.0.0.1")
+    with site.server(*flags) as proxy:
+        proxy.wait_for_log("error: ACME: no certificate for ", 20)
+        failed = gauges()
+        assert failed["chp_acme_last_failure_timestamp_seconds"] == pytest.approx(
+            time.time(), abs=30
+        )
+        assert failed["chp_acme_last_success_timestamp_seconds"] == 0
+        assert 'chp_certificate_days_left{certificate="public"}' not in failed
+    site.ca.find_name(NAME)
+    (site.storage / "state.json").unlink()
+    with site.server(*flags) as proxy:
+        site.certificate(proxy)
+        succeeded = gauges()
+        assert succeeded["chp_acme_last_success_timestamp_seconds"] == pytest.approx(
+            time.time(), abs=30
+        )
+        assert succeeded['chp_certificate_days_left{certificate="public"}'] > 1800
+
+
 def needs(*flags: str, **env: str) -> str:
     """Return the line with which a server with these flags refuses to start."""
     done = run_to_exit(*flags, env=env)
