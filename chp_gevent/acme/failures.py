@@ -54,7 +54,7 @@ def failure_of(error: Exception, retry_after: float = 0.0) -> AcmeFailure:
     if isinstance(error, errors.TimeoutError):
         return AcmeFailure(Fault.UNREACHABLE, "the CA took too long", retry_after)
     if isinstance(error, Corrupted):
-        return AcmeFailure(Fault.LOCAL, str(error))
+        return AcmeFailure(Fault.REFUSED, str(error))
     if isinstance(error, requests.RequestException):
         return AcmeFailure(Fault.UNREACHABLE, f"the CA can't be reached: {_why(error)}")
     if isinstance(error, OSError):

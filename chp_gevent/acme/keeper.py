@@ -18,15 +18,22 @@ import gevent
 
 from chp_gevent.acme.authority import Authority, OrderIsOver, is_unknown_account
 from chp_gevent.acme.failures import EXPECTED, AcmeFailure, failure_of
-from chp_gevent.acme.state import Fault, State, latest_renewal_time, renewal_time
+from chp_gevent.acme.state import (
+    Fault,
+    State,
+    earliest_renewal_time,
+    latest_renewal_time,
+    renewal_time,
+)
 from chp_gevent.acme.storage import Certificate, Corrupted, PrivateKey, Storage
 from chp_gevent.config.acme_options import AcmeOptions
 
 # Seconds at the most between two looks at the clock, which may be set meanwhile.
 _LONGEST_SLEEP: Final = 30.0
 _SHORTEST_SLEEP: Final = 0.2
+_DAY: Final = 86_400.0
 # Seconds after which a CA that has no opinion of its own is asked again.
-_ASK_INTERVAL: Final = 86_400.0
+_ASK_INTERVAL: Final = _DAY
 # A certificate may be so much older than our clock says, in seconds: CAs date them back.
 _CLOCK_TOLERANCE: Final = 3600.0
 
@@ -118,13 +125,21 @@ class CertificateKeeper:
     def _renew_at(self, certificate: Certificate) -> float:
         """Return when to renew; that is chosen once for each certificate, restarts included."""
         if self._state.serial != certificate.serial:
-            when = renewal_time(certificate.not_before, certificate.not_after)
+            when = max(
+                renewal_time(certificate.not_before, certificate.not_after),
+                self._earliest(certificate),
+            )
             self._remember(
                 dataclasses.replace(
                     self._state, serial=certificate.serial, renew_at=when, ask_at=0.0
                 )
             )
         return self._state.renew_at
+
+    def _earliest(self, certificate: Certificate) -> float:
+        return earliest_renewal_time(
+            self._state.succeeded_at, certificate.not_before, certificate.not_after
+        )
 
     def _pause(self) -> float:
         return self._state.pause(self._clock())
@@ -152,11 +167,7 @@ class CertificateKeeper:
     def _ask_when(self, certificate: Certificate) -> None:
         """Ask the CA when to renew (RFC 9773, 4.3); it need not know."""
         now = self._clock()
-        if certificate.not_before > now + _CLOCK_TOLERANCE:
-            self._log.warning(
-                "ACME: the certificate is valid from %s on: is the clock wrong?",
-                _shown(certificate.not_before),
-            )
+        self._compare_clocks(certificate)
         when: float | None = None
         ask_at = now + _ASK_INTERVAL
         try:
@@ -172,9 +183,19 @@ class CertificateKeeper:
         renew_at = self._state.renew_at
         if when is not None:
             latest = latest_renewal_time(certificate.not_before, certificate.not_after)
-            renew_at = min(when, latest)
+            earliest = min(self._earliest(certificate), self._state.succeeded_at + _DAY)
+            renew_at = max(min(when, latest), earliest)
         ask_at = max(ask_at, now + 60.0)
         self._remember(dataclasses.replace(self._state, renew_at=renew_at, ask_at=ask_at))
+
+    def _compare_clocks(self, certificate: Certificate) -> None:
+        now = self._clock()
+        if certificate.not_before > now + _CLOCK_TOLERANCE or certificate.not_after < now:
+            self._log.warning(
+                "ACME: the certificate is valid from %s to %s: is the clock wrong?",
+                _shown(certificate.not_before),
+                _shown(certificate.not_after),
+            )
 
     def _get(self) -> None:
         """Get a certificate, and put it into use."""
@@ -196,6 +217,7 @@ class CertificateKeeper:
             _shown(certificate.not_after),
             _shown(self._state.renew_at),
         )
+        self._compare_clocks(certificate)
 
     def _authority(self) -> Authority:
         try:

@@ -144,6 +144,11 @@ def renewal_time(
     return not_after - lifetime / 3 * uniform(1.0, 1.0 + _JITTER)
 
 
+def earliest_renewal_time(succeeded_at: float, not_before: float, not_after: float) -> float:
+    """Return when to renew a certificate at the earliest: our clock, or the CA's, may be wrong."""
+    return succeeded_at + (not_after - not_before) / 6
+
+
 def latest_renewal_time(not_before: float, not_after: float) -> float:
     """Return when to renew a certificate at the latest, whatever the CA suggests."""
     return not_after - (not_after - not_before) / 6

@@ -178,7 +178,10 @@ class Storage:
     def install(self, chain: str, key: PrivateKey) -> Certificate:
         """Put a certificate with its key into use, both at once. Raises ``Corrupted``."""
         pem = chain.encode()
-        certificate = self._parsed(Path("the CA's certificate"), pem, key)
+        source = Path("the CA's certificate")
+        certificate = self._parsed(source, pem, key)
+        if not certificate.names >= set(self._options.domains):
+            raise Corrupted(f"{source}: is for other names")
         certificates = self._root / "certificates"
         folder = Path(tempfile.mkdtemp(prefix="0", dir=certificates))
         self._write(folder / "privkey.pem", _pem(key), mode=0o600)

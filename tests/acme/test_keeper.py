@@ -7,13 +7,17 @@ import json
 import logging
 import os
 import stat
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from acme import messages
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from chp_gevent.acme.authority import Authority
 from chp_gevent.acme.state import State
+from chp_gevent.acme.storage import PrivateKey
 from tests.acme.conftest import NAME, Kept
 from tests.kit.pebble import Pebble
 
@@ -373,6 +377,43 @@ def test_a_clock_that_is_behind_is_no_reason_for_another_certificate(
     kept.step()
     assert ca.orders() == 1
     assert not [line for line in lines if line.startswith("error")]
+
+
+def test_a_clock_that_is_ahead_orders_one_certificate(
+    kept: Kept, ca: Pebble, lines: list[str]
+) -> None:
+    """Pebble's end after five years: to this clock each has ended when it comes."""
+    kept.now[0] += 6 * 365 * DAY
+    for _ in range(5):
+        kept.step()
+        kept.now[0] += 60
+    kept.start()
+    kept.step()
+    assert ca.orders() == 1
+    assert any(line.endswith(": is the clock wrong?") for line in lines)
+
+
+def test_a_certificate_for_other_names_is_not_asked_for_again_and_again(
+    kept: Kept, ca: Pebble, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Authority.issue
+
+    def other(self: Authority, order: messages.OrderResource, key: PrivateKey) -> str:
+        real(self, order, key)
+        now = datetime.now(timezone.utc)
+        name = x509.Name([])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(9))
+        names = x509.SubjectAlternativeName([x509.DNSName("other.test")])
+        certificate = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+        return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    monkeypatch.setattr(Authority, "issue", other)
+    for _ in range(5):
+        kept.step()
+        kept.now[0] += 30
+    assert ca.orders() == 1
+    assert "the CA's certificate: is for other names; next attempt" in lines[-1]
+    assert kept.serial is None
 
 
 def test_without_trust_in_its_certificate_the_ca_is_not_asked(

@@ -214,7 +214,7 @@ def test_a_certificate_of_the_future_means_a_wrong_clock(
     kept.step()
     assert "POST /order" not in ca.asked
     assert lines[0].startswith("warn: ACME: the certificate is valid from ")
-    assert lines[0].endswith("on: is the clock wrong?")
+    assert lines[0].endswith(": is the clock wrong?")
 
 
 @pytest.mark.parametrize(
