@@ -194,7 +194,7 @@ class ManagementService:
                 log_traceback(self._log, error)
 
     def _certificate_keeper(self, options: AcmeOptions) -> CertificateKeeper:
-        # Needs an extra, and takes 20 MB: nobody else loads it.
+        # Needs an extra, and takes memory: nobody else loads it.
         from chp_gevent.acme.keeper import CertificateKeeper
 
         return CertificateKeeper(options, self._log)
