@@ -31,6 +31,10 @@ from chp_gevent.config.acme_options import AcmeOptions
 # Seconds at the most between two looks at the clock, which may be set meanwhile.
 _LONGEST_SLEEP: Final = 30.0
 _SHORTEST_SLEEP: Final = 0.2
+# Seconds between two looks whether another process still looks after the storage, and after how
+# many the log says so: during a reload it does for a moment.
+_STAND_BY_INTERVAL: Final = 1.0
+_STAND_BY_LOOKS: Final = 10
 _DAY: Final = 86_400.0
 # Seconds after which a CA that has no opinion of its own is asked again.
 _ASK_INTERVAL: Final = _DAY
@@ -61,6 +65,7 @@ class CertificateKeeper:
         self._state = State(wanted=self._wanted)
         self._certificate: Certificate | None = None
         self._is_prepared = False
+        self._stood_by = 0
 
     @property
     def state(self) -> State:
@@ -76,6 +81,8 @@ class CertificateKeeper:
         """Do what is to be done now; return after how many seconds to look again."""
         try:
             if not self._is_prepared:
+                if not self._storage.take():
+                    return self._stand_by()
                 self._prepare()
             self._act()
         except Exception as error:
@@ -83,6 +90,20 @@ class CertificateKeeper:
                 self._log.debug("Traceback of that error", exc_info=error)
             self._note_failure(failure_of(error))
         return min(_LONGEST_SLEEP, max(_SHORTEST_SLEEP, self._patience()))
+
+    def _stand_by(self) -> float:
+        """Leave all to another server, or to the process that this one replaces, while it lives."""
+        self._stood_by += 1
+        if self._stood_by == _STAND_BY_LOOKS:
+            self._log.info(
+                "ACME: another server looks after %s, this one takes its certificates",
+                self._options.storage,
+            )
+        return _STAND_BY_INTERVAL
+
+    def close(self) -> None:
+        """Leave the storage to others."""
+        self._storage.release()
 
     # -- what there is
 

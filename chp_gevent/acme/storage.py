@@ -9,6 +9,7 @@
     pending.key          the key of a certificate that has been ordered
     challenges/TOKEN     what HTTP-01 is answered with
     state.json           see ``state``
+    lock                 held by the process that asks the CA; other servers take what comes of it
 
 Each file is written beside its place and renamed into it, and a certificate changes together with
 its key, by the link. Methods raise ``OSError`` when the folder can't be used.
@@ -17,6 +18,8 @@ its key, by the link. Methods raise ``OSError`` when the folder can't be used.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -68,6 +71,30 @@ class Storage:
     def __init__(self, options: AcmeOptions) -> None:
         self._options = options
         self._root = Path(options.storage)
+        self._lock: int | None = None
+
+    def take(self) -> bool:
+        """Be the process that changes what is here; False if another one is, of any server.
+
+        It is so until :meth:`release`, or its end.
+        """
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(lock)
+                return False
+            # A file system without locks: nobody can tell.
+        self._lock = lock
+        return True
+
+    def release(self) -> None:
+        """Leave that to others."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def prepare(self) -> None:
         """Make the folders, and forget challenges of a process that has died."""

@@ -73,12 +73,16 @@ class Kept:
     now: list[float]
 
     def __post_init__(self) -> None:
-        self.start()
+        self._begin()
 
     def start(self, *domains: str) -> None:
         """Begin as another process, perhaps for other names."""
+        self.keeper.close()
         if domains:
             self.options = dataclasses.replace(self.options, domains=domains)
+        self._begin()
+
+    def _begin(self) -> None:
         self.storage = Storage(self.options)
         self.keeper = CertificateKeeper(self.options, self.log, lambda: self.now[0])
 

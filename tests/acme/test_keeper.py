@@ -416,6 +416,26 @@ def test_a_certificate_for_other_names_is_not_asked_for_again_and_again(
     assert kept.serial is None
 
 
+def test_of_two_that_have_one_storage_one_asks(
+    kept: Kept, ca: Pebble, lines: list[str], log: logging.Logger
+) -> None:
+    other = Kept(kept.options, log, kept.now)
+    kept.step()
+    before = requests_to(ca)
+    for _ in range(20):
+        assert other.step() == 1
+    assert requests_to(ca) == before
+    said = "info: ACME: another server looks after "
+    assert [line for line in lines if line.startswith(said)] == [
+        f"{said}{kept.options.storage}, this one takes its certificates"
+    ]
+    # It knows what the first one has done when that is gone.
+    kept.keeper.close()
+    other.step()
+    assert ca.orders() == 1
+    other.keeper.close()
+
+
 def test_without_trust_in_its_certificate_the_ca_is_not_asked(
     kept: Kept, ca: Pebble, lines: list[str], log: logging.Logger
 ) -> None:

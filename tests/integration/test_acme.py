@@ -266,6 +266,18 @@ def test_a_reload_keeps_the_certificate(site: Site) -> None:
     assert site.ca.orders() == 1
 
 
+def test_servers_that_share_a_storage_share_the_certificate(site: Site) -> None:
+    with site.server() as first:
+        serial = site.certificate(first)
+        site.redirect_port = free_ports(1)[0]
+        with site.server() as second:
+            assert site.certificate(second) == serial
+            first.process.kill()
+            first.wait()
+            assert site.certificate(second) == serial
+    assert site.ca.orders() == 1
+
+
 def test_an_upgrade_in_the_middle_of_an_order_goes_on_with_it(site: Site) -> None:
     site.ca.stop()
     site.ca.start(PEBBLE_VA_NOSLEEP="", PEBBLE_VA_SLEEPTIME="5")
