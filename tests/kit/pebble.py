@@ -70,7 +70,7 @@ class Pebble:
     def start(self, **environment: str) -> None:
         """Start it; it has forgotten everything, and has another root."""
         if self._names is None:
-            self._names = self._start_names()
+            self._start_names()
         variables = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", **environment}
         with (self._folder / "pebble.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -82,10 +82,10 @@ class Pebble:
             )
         wait_until(self._fetch_root, START_TIMEOUT, lambda: f"pebble is ready:\n{self.log}")
 
-    def _start_names(self) -> subprocess.Popen[bytes]:
+    def _start_names(self) -> None:
         off = [f"-{name}=" for name in ("http01", "https01", "tlsalpn01", "defaultIPv6")]
         management = f"127.0.0.1:{self._dns_management}"
-        names = subprocess.Popen(
+        self._names = subprocess.Popen(
             [
                 "pebble-challtestsrv",
                 f"-dns01=127.0.0.1:{self._dns}",
@@ -97,7 +97,6 @@ class Pebble:
             stderr=subprocess.DEVNULL,
         )
         wait_until(self._answers_for_names, START_TIMEOUT, "the DNS server is ready")
-        return names
 
     def _answers_for_names(self) -> bool:
         try:
