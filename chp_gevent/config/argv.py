@@ -57,16 +57,22 @@ class CommandLine:
     def parsed(self, flag: str, parse: Callable[[str], _T]) -> _T | None:
         """The value as ``parse`` reads it; a ValueError's text follows the value in the error."""
         value = self.text(flag)
-        if value is None:
-            return None
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise OptionError(f"{flag}: {_CREDENTIALS.sub('//***@', value)!r} {error}") from None
+        return None if value is None else _parsed(flag, value, parse)
+
+    def parsed_all(self, flag: str, parse: Callable[[str], _T]) -> list[_T]:
+        """All values of an option that may be repeated, as ``parse`` reads each; see ``parsed``."""
+        return [_parsed(flag, value, parse) for value in self.texts(flag) if value]
 
     def get(self, option: Readable[_T_co]) -> _T_co:
         """The value of an option of the table, as that reads it."""
         return option.read(self, option.flag)
+
+
+def _parsed(flag: str, value: str, parse: Callable[[str], _T]) -> _T:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise OptionError(f"{flag}: {_CREDENTIALS.sub('//***@', value)!r} {error}") from None
 
 
 class Readable(Protocol[_T_co]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from chp_gevent.config.acme_options import AcmeOptions
 from chp_gevent.http.limits import LimitOptions
 
 
@@ -43,6 +44,7 @@ class ServerTlsOptions:
 
     ``request_cert`` means that a client must show a certificate that ``ca`` vouches for, also
     without ``reject_unauthorized``: Node rejects unless told not to, and CHP has no flag for that.
+    With ``comes_later``, key and certificate are files that need not be there at start.
     """
 
     key: str | None
@@ -56,6 +58,7 @@ class ServerTlsOptions:
     passphrase: str | None = field(default=None, repr=False)
     flag_prefix: str = "--ssl"
     """What the names of its flags begin with, for error messages: ``--ssl`` or ``--api-ssl``."""
+    comes_later: bool = False
 
 
 def passphrase_variable(flag_prefix: str) -> str:
@@ -155,6 +158,7 @@ class Options:
     metrics: Address | None = None
     redirect: RedirectOptions | None = None
     tls: ServerTlsOptions | None = None
+    acme: AcmeOptions | None = None
     api_tls: ServerTlsOptions | None = None
     proxy: ProxyOptions = ProxyOptions()
     default_target: str | None = None

@@ -53,6 +53,11 @@ def parsed(parse: Callable[[str], _T]) -> Reader[_T | None]:
     return lambda arguments, flag: arguments.parsed(flag, parse)
 
 
+def parsed_all(parse: Callable[[str], _T]) -> Reader[list[_T]]:
+    """Read what ``parse`` makes of each value of an option that may be repeated."""
+    return lambda arguments, flag: arguments.parsed_all(flag, parse)
+
+
 def whole(minimum: int, maximum: int) -> Reader[int | None]:
     """Read a whole number within bounds."""
 

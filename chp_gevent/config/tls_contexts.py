@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from chp_gevent.config.options import (
@@ -66,6 +66,8 @@ class ServerContext(NamedTuple):
 
     context: ssl.SSLContext
     tickets: SessionTickets
+    has_certificate: bool = True
+    """Without one, each handshake fails."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class TlsContexts:
 
 def read_contexts(options: Options) -> TlsContexts:
     """Read all files of certificates and keys. Raises OptionError."""
+    if options.acme is not None and options.acme.ca is not None:
+        _check_authorities("--acme-ca", options.acme.ca)
     return TlsContexts(
         public=resuming_context(options.tls) if options.tls is not None else None,
         api=resuming_context(options.api_tls) if options.api_tls is not None else None,
@@ -104,17 +108,25 @@ def resuming_context(options: ServerTlsOptions) -> ServerContext:
     """Build the context of a listening socket, whose sessions any process of the server resumes.
 
     None are resumed on another listener, nor after a change of who may have a client certificate.
+    It has no certificate where that ``comes_later`` and can't be used.
 
     Raises OptionError.
     """
     from chp_gevent.runtime.session_tickets import SessionTickets
 
-    context = server_context(options)
+    has_certificate = True
+    try:
+        context = server_context(options)
+    except OptionError:
+        if not options.comes_later:
+            raise
+        context = server_context(replace(options, key=None, cert=None))
+        has_certificate = False
     purpose = hashlib.sha256(options.flag_prefix.encode())
     if options.request_cert and options.ca:
         with open(options.ca, "rb") as file:
             purpose.update(file.read())
-    return ServerContext(context, SessionTickets(context, purpose.digest()))
+    return ServerContext(context, SessionTickets(context, purpose.digest()), has_certificate)
 
 
 def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
@@ -137,9 +149,10 @@ def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
     context.num_tickets = 1
     _set_versions(context, options)
     _set_ciphers(context, options.ciphers)
-    if options.key is None or options.cert is None:
+    if options.key is not None and options.cert is not None:
+        _load_certificate(context, prefix, options.cert, options.key, options.passphrase)
+    elif options.key or options.cert or not options.comes_later:
         raise _half_given(prefix, missing="key" if options.key is None else "cert")
-    _load_certificate(context, prefix, options.cert, options.key, options.passphrase)
     if options.dhparam:
         _load_dhparam(context, options.dhparam)
     if options.ca:
@@ -252,7 +265,7 @@ def _load_certificate(
         if asked:
             raise OptionError(f"{prefix}-key: {key!r} {_undecrypted(prefix, passphrase)}") from None
         # OpenSSL does not tell which file it means
-        _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), f"{prefix}-cert", cert)
+        _check_authorities(f"{prefix}-cert", cert)
         flag, path = ("cert", cert) if error.reason else ("key", key)
         raise OptionError(f"{prefix}-{flag}: {path!r} {_unusable(error)}") from None
 
@@ -278,6 +291,12 @@ def _load_authorities(context: ssl.SSLContext, flag: str, path: str) -> None:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise OptionError(f"{flag}: {path!r} {_unusable(error)}") from None
+
+
+def _check_authorities(flag: str, path: str) -> None:
+    import ssl
+
+    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), flag, path)
 
 
 def _load_dhparam(context: ssl.SSLContext, path: str) -> None:

@@ -56,6 +56,9 @@ class TlsPart:
                 for name in _FILES
                 if (path := getattr(part, name, None)) is not None
             }
+            if isinstance(part, ServerTlsOptions):
+                # What has come must be of use.
+                moved["comes_later"] = False
             try:
                 return self.build(replace(part, **moved))
             except OptionError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
+from chp_gevent.config.acme_options import AcmeOptions, default_storage
 from chp_gevent.config.argv import CommandLine
 from chp_gevent.config.options import (
     Address,
@@ -23,6 +25,7 @@ from chp_gevent.config.options import (
     passphrase_variable,
 )
 from chp_gevent.config.table import (
+    acme,
     api,
     client_tls,
     general,
@@ -53,13 +56,15 @@ def options(arguments: CommandLine, environ: Mapping[str, str]) -> Options:
     Raises OptionError for the first thing that is wrong.
     """
     listen = _listen_address(arguments)
-    tls = _server_tls(arguments, environ, "--ssl")
+    acme_options = _acme(arguments, environ)
+    tls = _server_tls(arguments, environ, "--ssl", acme_options)
     parsed = Options(
         listen=listen,
         api=_api_address(arguments, listen),
         metrics=_metrics_address(arguments),
-        redirect=_redirect(arguments, listen, tls),
+        redirect=_redirect(arguments, listen, tls, acme_options),
         tls=tls,
+        acme=acme_options,
         api_tls=_server_tls(arguments, environ, "--api-ssl"),
         proxy=_proxy(arguments),
         default_target=arguments.get(targets.DEFAULT_TARGET),
@@ -120,10 +125,15 @@ def _metrics_address(arguments: CommandLine) -> Address | None:
 
 
 def _server_tls(
-    arguments: CommandLine, environ: Mapping[str, str], prefix: str
+    arguments: CommandLine,
+    environ: Mapping[str, str],
+    prefix: str,
+    acme_options: AcmeOptions | None = None,
 ) -> ServerTlsOptions | None:
     """As CHP: a key or a certificate turns TLS on; version and suites are those of --ssl-*."""
     key, cert = arguments.text(f"{prefix}-key"), arguments.text(f"{prefix}-cert")
+    if acme_options is not None:
+        key, cert = acme_options.key, acme_options.certificate
     if not (key or cert):
         return None
     return ServerTlsOptions(
@@ -137,13 +147,47 @@ def _server_tls(
         dhparam=arguments.get(client_tls.SSL_DHPARAM),
         passphrase=environ.get(passphrase_variable(prefix)) or None,
         flag_prefix=prefix,
+        comes_later=acme_options is not None,
+    )
+
+
+def _acme(arguments: CommandLine, environ: Mapping[str, str]) -> AcmeOptions | None:
+    domains = tuple(dict.fromkeys(arguments.get(acme.ACME_DOMAIN)))
+    given = sorted(flag for flag in arguments.given if flag.startswith("--acme-"))
+    if not domains:
+        if given:
+            raise OptionError(f"{given[0]}: is of no use without --acme-domain")
+        return None
+    for flag in ("--ssl-key", "--ssl-cert"):
+        if arguments.text(flag):
+            raise OptionError(
+                f"option '--acme-domain' cannot be used with option '{flag}': the certificate "
+                "comes from the CA"
+            )
+    if not arguments.get(acme.ACME_AGREE_TOS):
+        raise OptionError(
+            "--acme-domain: needs --acme-agree-tos, which says that you agree to the CA's terms of "
+            "service (Let's Encrypt's: https://letsencrypt.org/repository/)"
+        )
+    storage = arguments.get(acme.ACME_STORAGE)
+    return AcmeOptions(
+        domains=domains,
+        directory=arguments.get(acme.ACME_DIRECTORY),
+        storage=os.path.abspath(storage or default_storage(environ, is_root=os.geteuid() == 0)),
+        email=arguments.get(acme.ACME_EMAIL),
+        ca=arguments.get(acme.ACME_CA),
     )
 
 
 def _redirect(
-    arguments: CommandLine, listen: Address, tls: ServerTlsOptions | None
+    arguments: CommandLine,
+    listen: Address,
+    tls: ServerTlsOptions | None,
+    acme_options: AcmeOptions | None,
 ) -> RedirectOptions | None:
     port = arguments.get(listening.REDIRECT_PORT)
+    if acme_options is not None:
+        _check_redirect_for_acme(listen, port)
     to_port = arguments.get(listening.REDIRECT_TO)
     if port is None:
         return None
@@ -153,6 +197,21 @@ def _redirect(
     if isinstance(listen, UnixAddress) or listen.port == 80:
         return None
     return RedirectOptions(TcpAddress("", port), to_port or listen.port)
+
+
+def _check_redirect_for_acme(listen: Address, port: int | None) -> None:
+    """Check that there will be a listener for the CA's requests (HTTP-01; RFC 8555, 8.3)."""
+    if port is None:
+        raise OptionError(
+            "--acme-domain: needs --redirect-port, where the CA's requests to port 80 of the "
+            "domain arrive: 80, or the port that 80 is forwarded to"
+        )
+    if isinstance(listen, UnixAddress) or listen.port == 80:
+        where = "a UNIX socket" if isinstance(listen, UnixAddress) else "port 80"
+        raise OptionError(
+            f"--acme-domain: the proxy listens on {where}, and HTTPS does not belong there: give "
+            "another --port, such as 443"
+        )
 
 
 def _proxy(arguments: CommandLine) -> ProxyOptions:

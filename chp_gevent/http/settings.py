@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 from chp_gevent.http.limits import LimitOptions
+
+if TYPE_CHECKING:
+    from chp_gevent.http.tls_stream import TLSStream
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class ServerSettings:
         regulars_stay: whether, in a server that is full, a client that has just been answered is
             preferred to one that has not asked yet.
         tls: where connections are TLS.
+        before_handshake: is called with each TLS connection, and may wait; an ``OSError`` ends it.
         trusted_proxies: whose ``X-Forwarded-*`` are believed; None for everybody's.
         proxy_protocol: whether a trusted peer begins each connection with a header of the PROXY
             protocol, which says who its client is.
@@ -49,6 +55,7 @@ class ServerSettings:
     explains_refusals: bool = True
     regulars_stay: bool = False
     tls: ssl.SSLContext | None = None
+    before_handshake: Callable[[TLSStream], None] | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
     proxy_protocol: bool = False
     multiprocess: bool = False

@@ -80,6 +80,11 @@ class TLSStream(Stream):
         """Whether the handshake has resumed a session."""
         return bool(self._ssl.session_reused)
 
+    def use(self, context: ssl.SSLContext) -> None:
+        """Take the certificate of another context, before the handshake."""
+        if self._ssl is not None:
+            self._ssl.context = context
+
     def without_tls(self) -> Stream:
         """Give up the socket, for a stream of what is below TLS; return that."""
         sock = _socket.socket(fileno=self.release().detach())

@@ -11,11 +11,12 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent.event import Event
 
+from chp_gevent.config.acme_options import AcmeOptions
 from chp_gevent.config.live_tls import LiveTls
 from chp_gevent.config.tls_parts import API
 from chp_gevent.http.server import HTTPServer
@@ -33,6 +34,9 @@ from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached
 from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS, STOPPING
 from chp_gevent.stores import Store, StoreSetupError, open_store
+
+if TYPE_CHECKING:
+    from chp_gevent.acme.keeper import CertificateKeeper
 
 DRAIN_TIMEOUT: Final = 5.0
 """Seconds that calls in flight have to finish when the server stops."""
@@ -63,6 +67,7 @@ class ManagementService:
         self._servers: list[HTTPServer] = []
         self._activity_failed = False
         self._live_tls: LiveTls | None = None
+        self._keeper: CertificateKeeper | None = None
 
     def run(self) -> int:
         """Serve until SIGTERM has been obeyed; return the exit status.
@@ -81,6 +86,8 @@ class ManagementService:
             return os.EX_CONFIG
         options = self._options.statsd
         self._statsd = StatsdReporter(options, self._segment, self._log) if options else None
+        if self._options.acme is not None:
+            self._keeper = self._certificate_keeper(self._options.acme)
         self._serve()
         routines += self._start_reporting()
         self._report_ready()
@@ -150,7 +157,9 @@ class ManagementService:
         return server
 
     def _metrics_server(self, listeners: list[socket.socket]) -> HTTPServer:
-        metrics = Metrics(self._segment, self._routes.__len__, self._context.parent_pid)
+        metrics = Metrics(
+            self._segment, self._routes.__len__, self._context.parent_pid, self._keeper
+        )
         events = ManagementEvents("metrics server", self._log)
         return HTTPServer(MetricsApp(metrics), server_settings(listeners), listeners, events)
 
@@ -166,11 +175,13 @@ class ManagementService:
 
     def _start_reporting(self) -> list[Any]:
         """Start telling others what happens; one greenlet each, so that none waits for another."""
-        routines = []
+        routines: list[Any] = []
         if self._statsd is not None:
             routines.append(gevent.spawn(self._repeat, STATSD_INTERVAL, self._flush_statsd))
         if self._routes.saves_activity:
             routines.append(gevent.spawn(self._repeat, ACTIVITY_INTERVAL, self._save_activity))
+        if self._keeper is not None:
+            routines.append(gevent.spawn(self._keeper.run))
         return routines
 
     def _repeat(self, interval: float, action: Callable[[], None]) -> None:
@@ -181,6 +192,12 @@ class ManagementService:
             except Exception as error:
                 self._log.error("Housekeeping failed: %s: %s", type(error).__name__, error)
                 log_traceback(self._log, error)
+
+    def _certificate_keeper(self, options: AcmeOptions) -> CertificateKeeper:
+        # Needs an extra, and takes memory: nobody else loads it.
+        from chp_gevent.acme.keeper import CertificateKeeper
+
+        return CertificateKeeper(options, self._log)
 
     def _tick(self) -> None:
         if os.getppid() != self._context.parent_pid:

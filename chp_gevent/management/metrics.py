@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -44,6 +44,10 @@ from chp_gevent.shared.segment import (
     TARGET_ERRORS,
     Segment,
 )
+
+if TYPE_CHECKING:
+    from chp_gevent.acme.keeper import CertificateKeeper
+    from chp_gevent.acme.state import State
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -91,12 +95,20 @@ class Metrics(Collector):
         segment: the shared segment.
         count_routes: returns the number of routes.
         arbiter_pid: process id of the arbiter.
+        keeper: gets certificates from an ACME server; None if nothing does.
     """
 
-    def __init__(self, segment: Segment, count_routes: Callable[[], int], arbiter_pid: int) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        count_routes: Callable[[], int],
+        arbiter_pid: int,
+        keeper: CertificateKeeper | None = None,
+    ) -> None:
         self._segment = segment
         self._count_routes = count_routes
         self._arbiter_pid = arbiter_pid
+        self._keeper = keeper
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -128,6 +140,8 @@ class Metrics(Collector):
             if ends:
                 days.add_metric([name], (ends - time.time()) / 86_400)
         yield days
+        if self._keeper is not None:
+            yield from _acme_metrics(self._keeper.state)
         yield CounterMetricFamily(
             "chp_management_restarts",
             "Times that the management process was replaced",
@@ -176,6 +190,15 @@ class Metrics(Collector):
             if _parent_of(row[PID]) == self._arbiter_pid:
                 pids[f"worker-{number}"] = row[PID]
         return _process_metrics(pids)
+
+
+def _acme_metrics(state: State) -> Iterator[Metric]:
+    for outcome, when in (("success", state.succeeded_at), ("failure", state.failed_at)):
+        yield GaugeMetricFamily(
+            f"chp_acme_last_{outcome}_timestamp_seconds",
+            f"When getting a certificate last ended in {outcome}, 0 if it never did",
+            when,
+        )
 
 
 def _chp_metrics(totals: Totals) -> Iterator[Metric]:

@@ -83,7 +83,7 @@ class CertificateWatch:
         self._segment = segment
         self._clock = clock
         self._now = now
-        self._next_look = clock() + INTERVAL
+        self._next_look = clock() + (0.0 if self._is_awaited() else INTERVAL)
         self._watched = [
             _Watched(part, paths, _signature(paths))
             for part in PARTS
@@ -96,11 +96,16 @@ class CertificateWatch:
         """Look at the files and at the age of the secrets, if it is time to."""
         if self._clock() < self._next_look:
             return
-        self._next_look = self._clock() + INTERVAL
+        self._next_look = self._clock() + (0.0 if self._is_awaited() else INTERVAL)
         self._shared.secrets.replace_if_due()
         for watched in self._watched:
             self._look_at(watched)
             self._warn(watched)
+
+    def _is_awaited(self) -> bool:
+        """Whether clients wait for a first certificate."""
+        public = self._shared.contexts.public
+        return public is not None and not public.has_certificate
 
     def _look_at(self, watched: _Watched) -> None:
         signature = _signature(watched.paths)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from chp_gevent.config.options import OptionError, Options
 from chp_gevent.config.tls_contexts import TlsContexts, read_contexts
 from chp_gevent.master.preloading import load_code
-from chp_gevent.master.resources import check_error_path, check_files
+from chp_gevent.master.resources import check_error_path, check_files, check_libraries
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import STOP_SIGNALS
 from chp_gevent.runtime.tracebacks import log_traceback
@@ -30,7 +30,8 @@ def load(options: Options, load_application: LoadApplication, *, starts: bool) -
     Raises OptionError; also what a module raises that can't be loaded.
     """
     (check_files if starts else check_error_path)(options)
-    load_code()
+    check_libraries(options)
+    load_code(acme=options.acme is not None)
     tls = read_contexts(options)
     try:
         load_application()

@@ -28,12 +28,17 @@ _LOADED_LATE = (
 # What does something when it is imported, rather than define it.
 _COMMANDS = ("chp_gevent.__main__", "chp_gevent.gunicorn_conf")
 
+_ACME = "chp_gevent.acme."
 
-def load_code() -> None:
-    """Load every module of the package, in the state of patching that the children need."""
+
+def load_code(*, acme: bool) -> None:
+    """Load every module of the package, in the state of patching that the children need.
+
+    ``acme`` says whether those are among them that need the extra of that name.
+    """
     patch_before_loading()
     for module in pkgutil.walk_packages(chp_gevent.__path__, f"{chp_gevent.__name__}."):
-        if module.name not in _COMMANDS:
+        if module.name not in _COMMANDS and (acme or not module.name.startswith(_ACME)):
             importlib.import_module(module.name)
     for name in _LOADED_LATE:
         importlib.import_module(name)

@@ -6,12 +6,17 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from chp_gevent.config.acme_options import AcmeOptions
 from chp_gevent.config.options import Address, OptionError, Options
 from chp_gevent.master.listeners import adopted_listeners, close_listeners, open_listeners
 from chp_gevent.proxy.access_log.files import check_file
+
+# What the extra [acme] brings.
+_ACME_LIBRARIES: Final = ("acme", "cryptography", "josepy", "requests")
 
 
 class ListeningSockets(NamedTuple):
@@ -76,7 +81,25 @@ def check_files(options: Options) -> None:
             check_file(options.access_log)
         except OSError as error:
             raise OptionError(f"--access-log: {options.access_log!r}: {error.strerror}") from None
+    if options.acme is not None:
+        _check_storage(options.acme)
     check_error_path(options)
+
+
+def check_libraries(options: Options) -> None:
+    """Check that there are the libraries that not everybody needs. Raises OptionError."""
+    if options.acme is not None and not all(map(find_spec, _ACME_LIBRARIES)):
+        raise OptionError("--acme-domain: needs more packages: pip install 'chp-gevent[acme]'")
+
+
+def _check_storage(options: AcmeOptions) -> None:
+    try:
+        os.makedirs(options.storage, mode=0o700, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        raise OptionError(f"--acme-storage: {options.storage!r} can't be made: {reason}") from None
+    if not os.access(options.storage, os.R_OK | os.W_OK | os.X_OK):
+        raise OptionError(f"--acme-storage: cannot write into {options.storage!r}")
 
 
 def check_error_path(options: Options) -> None:

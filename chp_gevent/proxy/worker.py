@@ -166,6 +166,7 @@ class ProxyWorker(GeventWorker):
         from chp_gevent.http.server import HTTPServer
         from chp_gevent.proxy import wsgi
         from chp_gevent.proxy.app import ProxyApplication
+        from chp_gevent.proxy.first_certificate import FirstCertificate
         from chp_gevent.proxy.https_only import HttpsOnly
         from chp_gevent.proxy.logged_app import LoggedProxyApplication
         from chp_gevent.proxy.tunnels.upgrades import TunnelStarter
@@ -214,14 +215,23 @@ class ProxyWorker(GeventWorker):
         self.events = events = WorkerEvents(row, self._other_rows())
         look_after(gevent.get_hub(), events.log)
         public = self.tls.contexts.public
-        settings = server_settings(self.options, public.context if public is not None else None)
+        first: FirstCertificate | None = None
+        if self.options.acme is not None and public is not None and not public.has_certificate:
+            first = FirstCertificate(self.options.acme, self._look_for_certificates, events.log)
+        settings = server_settings(
+            self.options, public.context if public is not None else None, first
+        )
         self.server = HTTPServer(
             app, settings, self.sockets, events, tunnels=tunnels, access=access
         )
-        uses = {PUBLIC: self.server.use_tls, TARGETS: upstream.use_tls}
+        use_public = self.server.use_tls if first is None else first.passed_to(self.server.use_tls)
+        uses = {PUBLIC: use_public, TARGETS: upstream.use_tls}
         self.live_tls = LiveTls(self.options, self.tls, uses)
         if self.redirect_sockets:
             self.redirect = redirect_server(self.options, self.redirect_sockets, access)
+
+    def _look_for_certificates(self) -> None:
+        self.live_tls.look()
 
     def _other_rows(self) -> list[memoryview[int]]:
         """Return the rows that other workers have, or may have after reloads."""

@@ -20,10 +20,13 @@ from chp_gevent.http.h1.heads import RequestHead
 from chp_gevent.http.peer import Peer
 from chp_gevent.http.server import HTTPServer
 from chp_gevent.http.settings import ServerSettings
+from chp_gevent.http.state import WsgiApp
 from chp_gevent.proxy.accept_balancing import FairShare
 from chp_gevent.proxy.access_log.batches import BATCH_AFTER, AccessLog, OutputSink, Sink
 from chp_gevent.proxy.access_log.files import FileSink
 from chp_gevent.proxy.access_log.lines import access_lines
+from chp_gevent.proxy.challenges import Challenges
+from chp_gevent.proxy.first_certificate import FirstCertificate
 from chp_gevent.proxy.redirect import Redirect
 from chp_gevent.runtime.log_output import standard_output
 from chp_gevent.runtime.systemd import is_journal
@@ -49,8 +52,10 @@ _REDIRECT_IDLE_TIMEOUT = 5
 _REDIRECT_TIMEOUT = 60.0
 
 
-def server_settings(options: Options, tls: ssl.SSLContext | None) -> ServerSettings:
-    """Return the settings of a worker's server."""
+def server_settings(
+    options: Options, tls: ssl.SSLContext | None, first_certificate: FirstCertificate | None = None
+) -> ServerSettings:
+    """Return the settings of a worker's server; ``first_certificate`` is one that is waited for."""
     proxy = options.proxy
     return ServerSettings(
         limits=proxy.limits,
@@ -59,6 +64,7 @@ def server_settings(options: Options, tls: ssl.SSLContext | None) -> ServerSetti
         client_timeout=proxy.timeout,
         application_timeout=proxy.proxy_timeout,
         tls=tls,
+        before_handshake=first_certificate,
         trusted_proxies=proxy.trusted_proxies,
         proxy_protocol=proxy.proxy_protocol,
         multiprocess=options.workers > 1,
@@ -105,9 +111,11 @@ def redirect_server(
     """Return the server that redirects to HTTPS, for one worker: clients of all kinds ask it."""
     assert options.redirect is not None
     listen = options.listen
-    app = Redirect(
+    app: WsgiApp = Redirect(
         options.redirect.to_port, listen.port if isinstance(listen, TcpAddress) else None
     )
+    if options.acme is not None:
+        app = Challenges(app, options.acme.challenges)
     settings = ServerSettings(
         limits=options.proxy.limits,
         max_connections=_room_for_redirects(),

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from chp_gevent.config.option import Option
 from chp_gevent.config.table import (
+    acme,
     api,
     client_tls,
     general,
@@ -38,6 +39,7 @@ SECTIONS: Final = tuple(
             general,
             listening,
             client_tls,
+            acme,
             api,
             targets,
             requests,

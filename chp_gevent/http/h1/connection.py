@@ -125,6 +125,8 @@ class ClientConnection:
         server = self._server
         try:
             self.deadline = server.clock() + server.settings.limits.header_timeout
+            if server.settings.before_handshake is not None and not self._may_begin():
+                return
             if server.settings.proxy_protocol and self.peer.trusted:
                 self._meet_client()
             if isinstance(self.stream, TLSStream) and not self._secure(self.stream):
@@ -150,6 +152,19 @@ class ClientConnection:
             # Without an answer: it may be TLS that should come next.
             self._server.events.on_refused(self.peer, None, error)
             raise ClientGone from error
+
+    def _may_begin(self) -> bool:
+        """Wait until there may be a TLS handshake; False if there can't."""
+        settings = self._server.settings
+        if settings.before_handshake is None or not isinstance(self.stream, TLSStream):
+            return True
+        self._state = _HANDSHAKE
+        try:
+            settings.before_handshake(self.stream)
+        except OSError as error:
+            self._server.events.on_handshake_failed(self.peer, error)
+            return False
+        return True
 
     def _secure(self, stream: TLSStream) -> bool:
         """Do the TLS handshake; say goodbye if it fails."""
