@@ -70,11 +70,17 @@ def for_both(authority: Authority, *names: str, **values: str) -> list[str]:
 @contextmanager
 def lives_on(proxy: Proxy, client: ssl.SSLContext) -> Iterator[None]:
     """Check, after the block, that the server serves as before, with the same processes."""
+
+    def serves() -> None:
+        for service in services(proxy):
+            path = "/_chp_healthz" if service.prefix == "--ssl" else "/api/routes"
+            assert ask(service.address, client, path).status in (200, 403)
+
+    # Its worker may have been about to be forked.
+    serves()
     before = proxy.tree()
     yield
-    for service in services(proxy):
-        path = "/_chp_healthz" if service.prefix == "--ssl" else "/api/routes"
-        assert ask(service.address, client, path).status in (200, 403)
+    serves()
     assert proxy.tree() == before
 
 
