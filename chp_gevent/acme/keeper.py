@@ -27,6 +27,7 @@ from chp_gevent.acme.state import (
 )
 from chp_gevent.acme.storage import Certificate, Corrupted, PrivateKey, Storage
 from chp_gevent.config.acme_options import AcmeOptions
+from chp_gevent.runtime.tracebacks import log_traceback
 
 # Seconds at the most between two looks at the clock, which may be set meanwhile.
 _LONGEST_SLEEP: Final = 30.0
@@ -87,7 +88,7 @@ class CertificateKeeper:
             self._act()
         except Exception as error:
             if not isinstance(error, (AcmeFailure, Corrupted, OSError, *EXPECTED)):
-                self._log.debug("Traceback of that error", exc_info=error)
+                log_traceback(self._log, error)
             self._note_failure(failure_of(error))
         return min(_LONGEST_SLEEP, max(_SHORTEST_SLEEP, self._patience()))
 
