@@ -169,9 +169,11 @@ class CertificateWatch:
 def _read(path: str) -> bytes:
     """Return what is in a file. Raises ``OSError``; a pipe is waited for by nobody."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        # A file object of a folder can't be made, and would leave the descriptor open.
+        os.close(descriptor)
+        raise OSError(f"{path!r} is not a regular file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path!r} is not a regular file")
         return file.read(MOST_BYTES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,3 +133,21 @@ def test_without_certificates_there_is_nothing_to_do(tmp_path: Path, said: list[
     watch.look()
     assert said == []
     assert replace(options) == options
+
+
+def test_a_folder_in_place_of_a_file_is_said_once_and_takes_no_descriptors(
+    tmp_path: Path, said: list[str]
+) -> None:
+    watched = Watched(tmp_path, days=100)
+    certificate = tmp_path / "cert.pem"
+    certificate.rename(tmp_path / "aside")
+    certificate.mkdir()
+    watched.look()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        watched.look()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert said == [
+        "error: the certificate in use stays, the new one can't be used: "
+        f"--ssl: {str(certificate)!r} is not a regular file"
+    ]
