@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS routes (
   activity TEXT
 ) WITHOUT ROWID
 """
+_ADD = "INSERT OR REPLACE INTO routes (path, data) VALUES (?, ?)"
 _SIDE_FILES = ("", "-wal", "-shm")
 
 _encode = msgspec.json.Encoder().encode
@@ -81,12 +82,16 @@ class SqliteStore(Store):
 
     def add(self, path: str, data: RouteData) -> None:
         """See ``Store``."""
-        statement = "INSERT OR REPLACE INTO routes (path, data) VALUES (?, ?)"
-        self._change(statement, (path, _encode(data)))
+        self._change(_ADD, (path, _encode(data)))
 
     def remove(self, path: str) -> None:
         """See ``Store``."""
         self._change("DELETE FROM routes WHERE path = ?", (path,))
+
+    def begin_with(self, routes: Mapping[str, RouteData]) -> None:
+        """See ``Store``."""
+        changes = [(_ADD, (path, _encode(data))) for path, data in routes.items()]
+        self._in_thread(lambda: self._commit(changes))
 
     def save_activity(self, activity: Mapping[str, str]) -> None:
         """See ``Store``."""
@@ -214,5 +219,5 @@ class SqliteStore(Store):
                 f"{self._flag}: is damaged ({error}), and can't be moved: {failure.strerror}"
             ) from None
         log.error(
-            "%s is damaged (%s): moved to %s, starting with no routes", self._path, error, aside
+            "%s is damaged (%s): moved to %s, beginning with an empty one", self._path, error, aside
         )
