@@ -131,6 +131,11 @@ class SqliteStore(Store):
         try:
             for statement, values in changes:
                 self._db.execute(statement, values)
+            if not os.path.exists(self._path):
+                # What is written to it now is nowhere after the end of the server.
+                raise FileNotFoundError(
+                    f"{self._path!r} was removed; reload the server (SIGHUP) to make it again"
+                )
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -150,8 +155,12 @@ class SqliteStore(Store):
             self._db.execute("ROLLBACK")
 
     def _in_thread(self, call: Callable[[], _T]) -> _T:
-        result: _T = self._pool.apply(call)
-        return result
+        # What is raised in the thread itself would be in the log as a fault of the event loop.
+        outcome: tuple[_T, None] | tuple[None, Exception] = self._pool.apply(_outcome, (call,))
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]
 
     # -- the file
 
@@ -221,3 +230,10 @@ class SqliteStore(Store):
         log.error(
             "%s is damaged (%s): moved to %s, beginning with an empty one", self._path, error, aside
         )
+
+
+def _outcome(call: Callable[[], _T]) -> tuple[_T, None] | tuple[None, Exception]:
+    try:
+        return call(), None
+    except Exception as error:
+        return None, error
