@@ -195,7 +195,7 @@ class Routes:
         """Make the table equal to what the storage backend has.
 
         Routes that are the same already keep their activity; a route that can't be used is
-        left out, with a line in the log.
+        left out, with a line in the log. A store that has lost all it had is given the table.
 
         Raises:
             StoreWriteError: the storage backend can't be read; the table is unchanged.
@@ -204,6 +204,9 @@ class Routes:
             return
         with _store_failures():
             stored = [(self._canonical(path), dict(data)) for path, data in self._store.load()]
+        if not stored and self._table and type(self._store).begin_with is not Store.begin_with:
+            self._store_all(self._store)
+            return
         known = set()
         for path, data in stored:
             try:
@@ -214,6 +217,15 @@ class Routes:
                 self._log.error("Stored route %s is left out: %s", shown, error)
         for path in [path for path in self._table if path not in known]:
             self._publisher.remove(path)
+
+    def _store_all(self, store: Store) -> None:
+        """Give a store that has lost everything (its file was removed, or damaged) the table."""
+        routes = {path: decode(route.data) for path, route in self._table.items()}
+        with _store_failures():
+            store.begin_with(routes)
+        self._log.warning(
+            "The storage backend had no routes: it has the server's %d again", len(routes)
+        )
 
     def _publish_loaded(self, path: str, data: RouteData) -> None:
         last_activity = parse_iso8601(str(data.pop("last_activity", "")))

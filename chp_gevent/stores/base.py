@@ -66,6 +66,14 @@ class Store(ABC):
     def remove(self, path: str) -> None:
         """Forget a route; one that is not there is no error."""
 
+    def begin_with(self, routes: Mapping[str, RouteData]) -> None:  # noqa: B027
+        """Store all these routes, or none; optional.
+
+        Called when the management process comes back, and finds routes in the server's memory and
+        none at all in the store: that has lost what it had. Without this method, the table is made
+        as empty as the store.
+        """
+
     def save_activity(self, activity: Mapping[str, str]) -> None:  # noqa: B027
         """Store the last activity of routes, ISO 8601 by path; optional.
 

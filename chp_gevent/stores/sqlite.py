@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS routes (
   activity TEXT
 ) WITHOUT ROWID
 """
+_ADD = "INSERT OR REPLACE INTO routes (path, data) VALUES (?, ?)"
 _SIDE_FILES = ("", "-wal", "-shm")
 
 _encode = msgspec.json.Encoder().encode
@@ -81,12 +82,16 @@ class SqliteStore(Store):
 
     def add(self, path: str, data: RouteData) -> None:
         """See ``Store``."""
-        statement = "INSERT OR REPLACE INTO routes (path, data) VALUES (?, ?)"
-        self._change(statement, (path, _encode(data)))
+        self._change(_ADD, (path, _encode(data)))
 
     def remove(self, path: str) -> None:
         """See ``Store``."""
         self._change("DELETE FROM routes WHERE path = ?", (path,))
+
+    def begin_with(self, routes: Mapping[str, RouteData]) -> None:
+        """See ``Store``."""
+        changes = [(_ADD, (path, _encode(data))) for path, data in routes.items()]
+        self._in_thread(lambda: self._commit(changes))
 
     def save_activity(self, activity: Mapping[str, str]) -> None:
         """See ``Store``."""
@@ -126,6 +131,11 @@ class SqliteStore(Store):
         try:
             for statement, values in changes:
                 self._db.execute(statement, values)
+            if not os.path.exists(self._path):
+                # What is written to it now is nowhere after the end of the server.
+                raise FileNotFoundError(
+                    f"{self._path!r} was removed; reload the server (SIGHUP) to make it again"
+                )
             self._db.execute("COMMIT")
         except BaseException:
             self._roll_back()
@@ -145,8 +155,12 @@ class SqliteStore(Store):
             self._db.execute("ROLLBACK")
 
     def _in_thread(self, call: Callable[[], _T]) -> _T:
-        result: _T = self._pool.apply(call)
-        return result
+        # What is raised in the thread itself would be in the log as a fault of the event loop.
+        outcome: tuple[_T, None] | tuple[None, Exception] = self._pool.apply(_outcome, (call,))
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]
 
     # -- the file
 
@@ -214,5 +228,12 @@ class SqliteStore(Store):
                 f"{self._flag}: is damaged ({error}), and can't be moved: {failure.strerror}"
             ) from None
         log.error(
-            "%s is damaged (%s): moved to %s, starting with no routes", self._path, error, aside
+            "%s is damaged (%s): moved to %s, beginning with an empty one", self._path, error, aside
         )
+
+
+def _outcome(call: Callable[[], _T]) -> tuple[_T, None] | tuple[None, Exception]:
+    try:
+        return call(), None
+    except Exception as error:
+        return None, error
