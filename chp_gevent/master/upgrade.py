@@ -48,6 +48,7 @@ class Upgrade:
         self._process: subprocess.Popen[bytes] | None = None
         self._output = -1
         self._deadline = 0.0
+        self._is_cancelled = False
 
     def begin(self, state: Handover, environ: Mapping[str, str]) -> None:
         """Start the check, with what would be left to the next version now."""
@@ -89,18 +90,21 @@ class Upgrade:
         # It has been waited for already.
         code = self._process.returncode = os.waitstatus_to_exitcode(status)
         self._process = self.pid = None
-        said = os.pread(self._output, _MOST_OUTPUT, 0).decode("utf-8", "replace")
+        size = os.fstat(self._output).st_size
+        last = os.pread(self._output, _MOST_OUTPUT, max(0, size - _MOST_OUTPUT))
+        said = last.decode("utf-8", "replace")
         if code == 0:
             self.is_checked = True
             self._close_output()
         elif code < 0:
-            self._refuse(f"its check was ended by {signal.Signals(-code).name}")
+            self._refuse(f"its check was ended by {_name_of(-code)}")
         else:
             self._refuse(_last_line(said) or f"its check ended with status {code}")
 
     def cancel(self) -> None:
         """Stop what has begun: the server stops."""
         self.is_asked = self.is_checked = False
+        self._is_cancelled = True
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -110,6 +114,7 @@ class Upgrade:
         self.is_checked = False
         command = own_command()
         inherited: list[int] = []
+        file = -1
         try:
             file = handover.write(state)
             for descriptor in (file, *state.descriptors()):
@@ -124,12 +129,14 @@ class Upgrade:
         except OSError as error:
             for descriptor in inherited:
                 os.set_inheritable(descriptor, False)
-            if inherited:
+            if file >= 0:
                 os.close(file)
             self._refuse(f"cannot execute {command.program}: {_reason(error)}")
 
     def _refuse(self, reason: str) -> None:
         self._close_output()
+        if self._is_cancelled:
+            return
         log.error("not reloaded, the workers go on: %s", reason)
         self._on_refused(reason)
 
@@ -157,6 +164,14 @@ def _working_folder(folder: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.fchdir(before)
         os.close(before)
+
+
+def _name_of(number: int) -> str:
+    """Return the name of a signal; those of real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _last_line(text: str) -> str:

@@ -94,6 +94,11 @@ BROKEN: dict[str, tuple[str, Edit, str]] = {
         added(f"{PREFLIGHT}os.kill(os.getpid(), signal.SIGKILL)"),
         "its check was ended by SIGKILL",
     ),
+    "a check that is killed by a signal without a name": (
+        "cli.py",
+        added(f"{PREFLIGHT}os.kill(os.getpid(), signal.SIGRTMIN + 1)"),
+        "its check was ended by signal ",
+    ),
     "a check that says nothing": ("cli.py", added(f"{PREFLIGHT}os._exit(3)"), "its check ended wi"),
 }
 
@@ -202,6 +207,7 @@ def test_a_signal_to_stop_is_obeyed_during_the_check(
     wait_until(lambda: len(proxy.tree()) == 4, 10, "a process that checks")
     proxy.signal(number)
     assert proxy.wait() == 0
+    assert REFUSED not in proxy.log(), "nobody has refused anything"
     proxy.assert_nothing_left()
 
 
