@@ -122,7 +122,7 @@ class Handshakes:
         self._threads = [threading.Thread(target=self._run) for _ in range(2)]
 
     def _run(self) -> None:
-        while not self._end.is_set():
+        while not self._end.wait(0.02):
             try:
                 with connected(self._proxy.address, self._context):
                     self.done += 1

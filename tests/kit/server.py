@@ -136,7 +136,7 @@ class Proxy:
         with self._log_grew:
             return "\n".join(self._log)
 
-    def wait_for_log(self, pattern: str, timeout: float = 5.0, *, after: int = 0) -> str:
+    def wait_for_log(self, pattern: str, timeout: float = 20.0, *, after: int = 0) -> str:
         """Return the first line, from line ``after`` on, in which ``pattern`` is found."""
         seen = after
 
@@ -172,9 +172,18 @@ class Proxy:
         return sum(process.cpu for process in processes.tree(self.pid))
 
     def management_pid(self) -> int:
-        """Return the process that answers the API, found by who holds a connection to it."""
-        with RawClient(self.api_address) as client:
-            return self._holder(client, self.api_port)
+        """Return the process that answers the API, found by who holds a connection to it.
+
+        One that is about to be replaced may close it before it is seen.
+        """
+
+        def found() -> int | None:
+            with RawClient(self.api_address) as client:
+                with suppress(AssertionError):
+                    return self._holder(client, self.api_port, 1.0)
+                return None
+
+        return wait_until(found, 10.0, "a process of the server answers the API")
 
     def worker_pids(self) -> set[int]:
         """Return the processes that serve the public port."""
@@ -184,11 +193,11 @@ class Proxy:
         """Return the process that serves a connection to the public port."""
         return self._holder(client, self.port)
 
-    def _holder(self, client: RawClient, port: int) -> int:
+    def _holder(self, client: RawClient, port: int, within: float = 10.0) -> int:
         peer = client.socket.getsockname()[1]
         return wait_until(
             lambda: processes.holder_of_connection(self.tree(), port, peer),
-            10.0,
+            within,
             f"a process of the server has accepted the connection from port {peer}",
         )
 
