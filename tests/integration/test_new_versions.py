@@ -257,8 +257,21 @@ def test_more_workers_drain_than_may(start_proxy: StartProxy, installed: Install
         proxy = start_proxy(*flags, command=installed.command, workers=None)
         proxy.api.add("/", target.url)
         clients = []
+        seen: set[int] = set()
+
+        def is_on_another() -> bool:
+            # One that has just been told to stop takes what is in the backlog.
+            client = tunnels.enter_context(switched_client(proxy.client(), "/"))
+            worker = proxy.worker_of(client)
+            if worker in seen:
+                client.close()
+                return False
+            seen.add(worker)
+            clients.append(client)
+            return True
+
         for _ in range(4):
-            clients.append(tunnels.enter_context(switched_client(proxy.client(), "/")))
+            wait_until(is_on_another, 10, "a tunnel on another worker")
             upgraded(proxy)
         proxy.wait_for_log(r"too many workers drain \(--max-draining\)")
         wait_until(lambda: len(proxy.tree()) == 5, 10, "two that drain, one that serves")
