@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
+
+from gunicorn.workers.workertmp import WorkerTmp
 
 from chp_gevent.master.handover import WorkerState
-from chp_gevent.shared.segment import CAME_UP, Segment
+from chp_gevent.proxy.supervised import Supervised
+from chp_gevent.shared.segment import Segment
 
 
-class AdoptedWorker:
-    """A worker of an earlier version; the attributes are those of ``ProxyWorker``."""
+class AdoptedWorker(Supervised):
+    """A worker of an earlier version; with ``Supervised``'s attributes, gunicorn's of a worker."""
 
     def __init__(self, state: WorkerState, segment: Segment) -> None:
         self.pid = state.pid
@@ -18,36 +20,14 @@ class AdoptedWorker:
         self.row_index = state.row
         self.row = segment.row(state.row)
         self.requests_before = state.requests_before
-        self.tmp = _Heartbeat(state.heartbeat)
-        self.aborted = False
-        self.is_noted = True
         self.made_at = state.made_at
-
-    @property
-    def lifetime(self) -> float:
-        """Seconds since the worker was made."""
-        return time.monotonic() - self.made_at
-
-    @property
-    def came_up(self) -> bool:
-        """Whether the worker has begun to accept connections."""
-        return bool(self.row[CAME_UP])
+        self.is_noted = True
+        self.tmp = _AdoptedHeartbeat(state.heartbeat)
+        self.aborted = False
 
 
-class _Heartbeat:
-    """The file whose time tells when a worker was last at work (gunicorn's ``WorkerTmp``)."""
+class _AdoptedHeartbeat(WorkerTmp):
+    """The heartbeat of such a worker: a file that is open already."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def last_update(self) -> float:
-        """Return when that was, by the monotonic clock, in seconds."""
-        return os.fstat(self._descriptor).st_mtime
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._tmp = os.fdopen(descriptor, "w+b", 0)

@@ -46,7 +46,7 @@ _SHORT_LIFE = 5.0
 _CUT_OFF_TIMEOUT = 5.0
 
 
-Supervised = ProxyWorker | AdoptedWorker
+AnyWorker = ProxyWorker | AdoptedWorker
 """A worker that this version has forked, or the one before."""
 
 
@@ -81,7 +81,7 @@ class WorkerPool(Arbiter):
         self.options = options
         self.tls = tls
         self.redirect_sockets = redirect_sockets
-        self.draining: dict[int, Supervised] = {}
+        self.draining: dict[int, AnyWorker] = {}
         self._cut_off: dict[int, float] = {}
         self._renewal: Renewal | None = None
         self._boots = Backoff()
@@ -96,7 +96,7 @@ class WorkerPool(Arbiter):
         self._journal = Journal(self.segment)
 
     @property
-    def all_workers(self) -> list[Supervised]:
+    def all_workers(self) -> list[AnyWorker]:
         """The workers that serve or are to, and those that drain."""
         return [*self.WORKERS.values(), *self.draining.values()]
 
@@ -291,7 +291,7 @@ class WorkerPool(Arbiter):
         elif pid in self.WORKERS:
             self._note_worker_end(pid, self.WORKERS.pop(pid), status)
 
-    def _note_worker_end(self, pid: int, worker: Supervised, status: int) -> None:
+    def _note_worker_end(self, pid: int, worker: AnyWorker, status: int) -> None:
         """Take note of a worker that nobody told to stop."""
         came_up = worker.came_up
         self._has_served = self._has_served or came_up
@@ -317,7 +317,7 @@ class WorkerPool(Arbiter):
             pause = self._boots.failed()
             log.error("worker (pid %s) ended at once; starting another in %g s", pid, pause)
 
-    def _forget_worker(self, worker: Supervised) -> None:
+    def _forget_worker(self, worker: AnyWorker) -> None:
         """Close the heartbeat of a worker that has ended, and zero the gauges of its row."""
         worker.tmp.close()
         reset_gauges(worker.row)

@@ -25,6 +25,7 @@ from chp_gevent.config.live_tls import LiveTls, SharedTls
 from chp_gevent.config.options import Options
 from chp_gevent.config.privileges import forget_environment, without_secrets
 from chp_gevent.config.tls_parts import API, PUBLIC, TARGETS
+from chp_gevent.proxy.supervised import Supervised
 from chp_gevent.runtime import allocator, logs
 from chp_gevent.runtime.patching import patch_child
 from chp_gevent.runtime.signals import held_signals, ignore_stop_signals
@@ -79,37 +80,27 @@ if hasattr(os, "memfd_create"):
     base.WorkerTmp = MemoryHeartbeat
 
 
-class ProxyWorker(GeventWorker):
+class ProxyWorker(Supervised, GeventWorker):
     """A worker that serves the proxy application with ``http.server``.
 
     gunicorn's life cycle, settings and signals are kept; only its HTTP layer is not used:
     it costs 230 µs of CPU for a request where a whole proxied one must cost 160.
 
     Attributes:
-        row_index: the worker's row in the segment; set by the arbiter before the fork.
-        row: that row.
-        requests_before: requests in that row before this worker; the arbiter's to use.
-        made_at: when the arbiter made it, by the monotonic clock, in seconds.
-        is_noted: whether the arbiter has seen that it accepts; the arbiter's to use, too.
         beats: heartbeats so far.
     """
 
-    row_index: int = 0
-    row: memoryview[int]
     server: HTTPServer
     upstream: Upstream
     subscriber: Subscriber
     events: WorkerEvents
     live_tls: LiveTls
     beats: int = 0
-    requests_before: int = 0
     # The server that redirects to HTTPS, if there is one.
     redirect: HTTPServer | None = None
     # The access log, if there is one.
     access: AccessLog | None = None
     redirect_sockets: Sequence[socket.socket] = ()
-    is_noted: bool = False
-    made_at: float = 0.0
     # Set when the worker is to stop, once it serves.
     _stopping: Event | None = None
 
@@ -132,16 +123,6 @@ class ProxyWorker(GeventWorker):
         self.row = segment.row(row)
         self.row[ACCEPTING] = self.row[CAME_UP] = 0
         self.made_at = time.monotonic()
-
-    @property
-    def lifetime(self) -> float:
-        """Seconds since the arbiter made this worker."""
-        return time.monotonic() - self.made_at
-
-    @property
-    def came_up(self) -> bool:
-        """Whether the worker has begun to accept connections; for the arbiter."""
-        return bool(self.row[CAME_UP])
 
     def init_process(self) -> None:
         """Serve; leave with gunicorn's status for workers that can't boot, after one line."""
