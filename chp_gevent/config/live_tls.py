@@ -63,9 +63,12 @@ class LiveTls:
         self._shared = shared
         self._uses = uses
         contexts = shared.contexts
-        self._tickets = [
-            server.tickets for server in (contexts.public, contexts.api) if server is not None
-        ]
+        # Of what connections are accepted with now; who has a ticket comes back to that.
+        self._tickets = {
+            part: server.tickets
+            for part in uses
+            if isinstance(server := getattr(contexts, part.name), ServerContext)
+        }
         self._secrets = -1
         # Files may have changed since the fork.
         self._numbers = {
@@ -74,14 +77,15 @@ class LiveTls:
 
     def look(self) -> None:
         """Take over what has been renewed."""
-        secrets = self._shared.secrets
         for part, number in self._numbers.items():
             if self._shared.files[part].number != number:
                 self._renew(part)
+        secrets = self._shared.secrets
         if secrets.number != self._secrets:
             self._secrets = secrets.number
-            for tickets in self._tickets:
-                tickets.use(secrets.read())
+            present = secrets.read()
+            for tickets in self._tickets.values():
+                tickets.use(present)
 
     def _renew(self, part: TlsPart) -> None:
         number, contents = self._shared.files[part].read()
@@ -90,10 +94,10 @@ class LiveTls:
             context = part.build_from(self._options, contents)
         except (OSError, ValueError) as error:
             # The arbiter could; this process lacks memory, or descriptors.
-            log.error("%s: the new certificate can't be used here: %s", part.name, error)
+            log.error("%s: the new certificate can't be used here: %s", part.flags, error)
             return
         if isinstance(context, ServerContext):
             context.tickets.use(self._shared.secrets.read())
-            self._tickets.append(context.tickets)
+            self._tickets[part] = context.tickets
             context = context.context
         self._uses[part](context)

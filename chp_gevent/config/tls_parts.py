@@ -15,6 +15,11 @@ from typing import Any, Final
 from chp_gevent.config.options import ClientTlsOptions, OptionError, Options, ServerTlsOptions
 from chp_gevent.config.tls_contexts import client_context, resuming_context
 from chp_gevent.shared.memory_file import memory_file
+from chp_gevent.shared.segment import (
+    CERTIFICATE_ENDS_API,
+    CERTIFICATE_ENDS_PUBLIC,
+    CERTIFICATE_ENDS_TARGETS,
+)
 from chp_gevent.shared.shared_files import Contents
 
 _FILES: Final = ("cert", "key", "ca", "dhparam")
@@ -27,12 +32,16 @@ class TlsPart:
     """A part of a server that has a context of its own.
 
     Attributes:
-        name: what the log calls it.
+        name: what ``TlsContexts`` and the metrics call it.
+        flags: what its options begin with; what the log calls it.
+        ends: the word of the segment's header that tells when its certificate ends.
         options_of: returns what a server's options say of it, or None.
         build: makes the context; raises OptionError. A ``ServerContext`` or an ``SSLContext``.
     """
 
     name: str
+    flags: str
+    ends: int
     options_of: Callable[[Options], TlsOptions | None]
     build: Callable[[Any], Any]
 
@@ -85,7 +94,17 @@ def _in_memory(contents: Contents) -> Iterator[dict[str, str]]:
             os.close(descriptor)
 
 
-PUBLIC: Final = TlsPart("--ssl", lambda options: options.tls, resuming_context)
-API: Final = TlsPart("--api-ssl", lambda options: options.api_tls, resuming_context)
-TARGETS: Final = TlsPart("--client-ssl", lambda options: options.proxy.client_tls, client_context)
+PUBLIC: Final = TlsPart(
+    "public", "--ssl", CERTIFICATE_ENDS_PUBLIC, lambda options: options.tls, resuming_context
+)
+API: Final = TlsPart(
+    "api", "--api-ssl", CERTIFICATE_ENDS_API, lambda options: options.api_tls, resuming_context
+)
+TARGETS: Final = TlsPart(
+    "targets",
+    "--client-ssl",
+    CERTIFICATE_ENDS_TARGETS,
+    lambda options: options.proxy.client_tls,
+    client_context,
+)
 PARTS: Final = (PUBLIC, API, TARGETS)

@@ -82,8 +82,7 @@ class TLSStream(Stream):
 
     def use(self, context: ssl.SSLContext) -> None:
         """Take the certificate of another context, before the handshake."""
-        if self._ssl is not None:
-            self._ssl.context = context
+        self._ssl.context = context
 
     def without_tls(self) -> Stream:
         """Give up the socket, for a stream of what is below TLS; return that."""

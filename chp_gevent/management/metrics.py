@@ -25,13 +25,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from chp_gevent.config.tls_parts import PARTS
 from chp_gevent.management.counters import Totals, management_row, read_totals, worker_rows
 from chp_gevent.shared.segment import (
     BYTES_FROM_CLIENTS,
     BYTES_TO_CLIENTS,
-    CERTIFICATE_ENDS_API,
-    CERTIFICATE_ENDS_PUBLIC,
-    CERTIFICATE_ENDS_TARGETS,
     GENERATION,
     HANDSHAKES_FULL,
     HANDSHAKES_RESUMED,
@@ -70,12 +68,6 @@ _TOTAL_TO_CUT: Final = re.compile(
     rb"^(# (?:HELP|TYPE) (?:%b))_total "
     % "|".join([*_CHP_COUNTERS, *_CHP_STATUS_COUNTERS]).encode(),
     re.MULTILINE,
-)
-
-_CERTIFICATES: Final = (
-    ("public", CERTIFICATE_ENDS_PUBLIC),
-    ("api", CERTIFICATE_ENDS_API),
-    ("targets", CERTIFICATE_ENDS_TARGETS),
 )
 
 _WORKER_COUNTERS: Final = (
@@ -135,10 +127,10 @@ class Metrics(Collector):
         days = GaugeMetricFamily(
             "chp_certificate_days_left", "Days until a certificate ends", labels=["certificate"]
         )
-        for name, word in _CERTIFICATES:
-            ends = self._segment.words[word]
+        for part in PARTS:
+            ends = self._segment.words[part.ends]
             if ends:
-                days.add_metric([name], (ends - time.time()) / 86_400)
+                days.add_metric([part.name], (ends - time.time()) / 86_400)
         yield days
         if self._keeper is not None:
             yield from _acme_metrics(self._keeper.state)

@@ -18,13 +18,8 @@ from typing import Any, Final
 
 from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.tls_parts import API, PARTS, PUBLIC, TARGETS, TlsPart
-from chp_gevent.shared.segment import (
-    CERTIFICATE_ENDS_API,
-    CERTIFICATE_ENDS_PUBLIC,
-    CERTIFICATE_ENDS_TARGETS,
-    Segment,
-)
+from chp_gevent.config.tls_parts import PARTS, TlsPart
+from chp_gevent.shared.segment import Segment
 from chp_gevent.shared.shared_files import MOST_BYTES
 
 log = logging.getLogger("chp_gevent.server")
@@ -36,13 +31,6 @@ DAYS_OF_WARNINGS: Final = (14, 3, 0)
 """How long before the end of a certificate the log says so."""
 
 _DAY = 86_400.0
-# Of each part, what ``TlsContexts`` has of it, and the word that tells when its certificate ends.
-_FIELDS: Final = {PUBLIC: "public", API: "api", TARGETS: "targets"}
-_WORDS: Final = {
-    PUBLIC: CERTIFICATE_ENDS_PUBLIC,
-    API: CERTIFICATE_ENDS_API,
-    TARGETS: CERTIFICATE_ENDS_TARGETS,
-}
 
 Signature = tuple[tuple[int, ...] | None, ...]
 
@@ -123,13 +111,13 @@ class CertificateWatch:
         except OSError as error:
             # No descriptor, no memory, or a file that is not there: that may pass.
             reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            self._refuse(watched, f"{part.name}: {reason}")
+            self._refuse(watched, f"{part.flags}: {reason}")
             return
         watched.signature = signature
         watched.fault = None
         self._take(part, context)
         self._note_end_of(watched)
-        log.info("%s: the files have changed, and are in use as they are now", part.name)
+        log.info("%s: the files have changed, and are in use as they are now", part.flags)
 
     def _refuse(self, watched: _Watched, fault: str) -> None:
         if fault != watched.fault:
@@ -139,7 +127,7 @@ class CertificateWatch:
     def _take(self, part: TlsPart, context: Any) -> None:
         shared = self._shared
         numbers = {**shared.contexts.numbers, part.name: shared.files[part].number}
-        new: Mapping[str, Any] = {_FIELDS[part]: context, "numbers": numbers}
+        new: Mapping[str, Any] = {part.name: context, "numbers": numbers}
         shared.contexts = replace(shared.contexts, **new)
         shared.contexts.use_secrets(shared.secrets.read())
 
@@ -148,7 +136,7 @@ class CertificateWatch:
         path = watched.part.certificate(self._options)
         watched.ends = _end_of(path) if path is not None else None
         watched.warned = None
-        self._segment.words[_WORDS[watched.part]] = int(watched.ends or 0)
+        self._segment.words[watched.part.ends] = int(watched.ends or 0)
         self._warn(watched)
 
     def _warn(self, watched: _Watched) -> None:
@@ -159,7 +147,7 @@ class CertificateWatch:
         if due is None or due == watched.warned:
             return
         watched.warned = due
-        flag = f"{watched.part.name}-cert"
+        flag = f"{watched.part.flags}-cert"
         if days < 0:
             log.error("%s: the certificate has ended", flag)
         else:

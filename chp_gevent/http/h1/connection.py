@@ -125,7 +125,8 @@ class ClientConnection:
         server = self._server
         try:
             self.deadline = server.clock() + server.settings.limits.header_timeout
-            if server.settings.before_handshake is not None and not self._may_begin():
+            before_handshake = server.settings.before_handshake
+            if before_handshake is not None and not self._may_begin(before_handshake):
                 return
             if server.settings.proxy_protocol and self.peer.trusted:
                 self._meet_client()
@@ -153,14 +154,13 @@ class ClientConnection:
             self._server.events.on_refused(self.peer, None, error)
             raise ClientGone from error
 
-    def _may_begin(self) -> bool:
+    def _may_begin(self, before_handshake: Callable[[TLSStream], None]) -> bool:
         """Wait until there may be a TLS handshake; False if there can't."""
-        settings = self._server.settings
-        if settings.before_handshake is None or not isinstance(self.stream, TLSStream):
+        if not isinstance(self.stream, TLSStream):
             return True
         self._state = _HANDSHAKE
         try:
-            settings.before_handshake(self.stream)
+            before_handshake(self.stream)
         except OSError as error:
             self._server.events.on_handshake_failed(self.peer, error)
             return False
