@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 from acme import challenges, client, errors, messages
@@ -155,35 +153,29 @@ class Authority:
     def prove(self, order: messages.OrderResource) -> None:
         """Show the CA that the names are ours, as far as it does not know it.
 
+        The challenges stay open: the CA may look after an upgrade or a failure, too.
+
         Raises ``OrderIsOver`` if a part of the order has expired.
         """
         deadline = time.monotonic() + _VALIDATION_TIMEOUT
-        with self._challenges(order) as open_ones:
-            for uri in open_ones:
-                self._wait_for_validation(uri, deadline)
+        for uri in self._open_challenges(order):
+            self._wait_for_validation(uri, deadline)
 
-    @contextmanager
-    def _challenges(self, order: messages.OrderResource) -> Iterator[list[str]]:
-        """Have the workers answer the challenges; yield the URLs of their authorizations."""
-        tokens: list[str] = []
+    def _open_challenges(self, order: messages.OrderResource) -> list[str]:
+        """Have the workers answer the challenges; return the URLs of their authorizations."""
         open_ones: list[str] = []
-        try:
-            for uri in order.body.authorizations:
-                authorization = self._authorization(uri)
-                if authorization.status == messages.STATUS_VALID:
-                    continue
-                if authorization.status != messages.STATUS_PENDING:
-                    raise OrderIsOver(_refusal(authorization).reason)
-                challenge = _http_challenge(authorization)
-                response, answer = challenge.response_and_validation(self.network.key)
-                tokens.append(challenge.chall.encode("token"))
-                self._storage.open_challenge(tokens[-1], answer)
-                self._post(challenge.uri, response)
-                open_ones.append(uri)
-            yield open_ones
-        finally:
-            for token in tokens:
-                self._storage.close_challenge(token)
+        for uri in order.body.authorizations:
+            authorization = self._authorization(uri)
+            if authorization.status == messages.STATUS_VALID:
+                continue
+            if authorization.status != messages.STATUS_PENDING:
+                raise OrderIsOver(_refusal(authorization).reason)
+            challenge = _http_challenge(authorization)
+            response, answer = challenge.response_and_validation(self.network.key)
+            self._storage.open_challenge(challenge.chall.encode("token"), answer)
+            self._post(challenge.uri, response)
+            open_ones.append(uri)
+        return open_ones
 
     def _authorization(self, uri: str) -> messages.Authorization:
         return messages.Authorization.from_json(self._post(uri, None).json())

@@ -117,6 +117,8 @@ class CertificateKeeper:
             self._log.error("ACME: %s; beginning anew", error)
             state = State()
         self._state = state.wanting(self._wanted)
+        if not self._state.order:
+            self._storage.close_challenges()
         try:
             self._certificate = self._storage.certificate()
         except Corrupted as error:
@@ -173,6 +175,10 @@ class CertificateKeeper:
         return max(self._pause(), min(self._state.renew_at, self._state.ask_at) - now)
 
     def _remember(self, state: State) -> None:
+        # Challenges are open for as long as the order is that they are of: whoever goes on with
+        # it, the CA finds its answer all the time.
+        if state.order != self._state.order:
+            self._storage.close_challenges()
         self._state = state
         self._storage.write_state(state)
 
@@ -286,9 +292,8 @@ class CertificateKeeper:
         if failure.fault is Fault.REFUSED:
             # Nothing comes of an order of which a part was refused (RFC 8555, 7.1.6).
             state = dataclasses.replace(state, order="")
-        self._state = state
         with contextlib.suppress(OSError):
-            self._storage.write_state(state)
+            self._remember(state)
         names, then = ", ".join(self._options.domains), _shown(state.not_before)
         if self._has_certificate:
             self._log.error(

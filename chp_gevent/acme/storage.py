@@ -97,13 +97,10 @@ class Storage:
             self._lock = None
 
     def prepare(self) -> None:
-        """Make the folders, and forget challenges of a process that has died."""
+        """Make the folders."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._root / "certificates").mkdir(mode=0o700, exist_ok=True)
-        challenges = Path(self._options.challenges)
-        challenges.mkdir(mode=0o755, exist_ok=True)
-        for left in challenges.iterdir():
-            left.unlink()
+        Path(self._options.challenges).mkdir(mode=0o755, exist_ok=True)
 
     # -- state
 
@@ -247,10 +244,11 @@ class Storage:
         """Have the workers answer a challenge."""
         self._write(Path(self._options.challenges) / token, answer.encode(), mode=0o644)
 
-    def close_challenge(self, token: str) -> None:
-        """Have them answer it no more."""
+    def close_challenges(self) -> None:
+        """Have them answer none any more."""
         with contextlib.suppress(OSError):
-            (Path(self._options.challenges) / token).unlink()
+            for challenge in Path(self._options.challenges).iterdir():
+                challenge.unlink()
 
     # -- files
 

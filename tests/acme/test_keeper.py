@@ -10,6 +10,7 @@ import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import gevent
 import pytest
 from acme import messages
 from cryptography import x509
@@ -200,6 +201,56 @@ def test_an_order_that_was_begun_is_finished(kept: Kept, ca: Pebble) -> None:
     kept.step()
     assert kept.serial is not None
     assert ca.orders() == 1
+
+
+@pytest.mark.parametrize("end", [SystemExit, gevent.GreenletExit])
+def test_challenges_are_open_for_as_long_as_their_order_is(
+    kept: Kept, ca: Pebble, storage: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
+) -> None:
+    """A CA may look while there is no process that would wait for it."""
+
+    def interrupted(seconds: float) -> None:
+        raise end
+
+    def open_ones() -> set[str]:
+        return {each.name for each in (storage / "challenges").iterdir()}
+
+    ca.stop()
+    ca.start(PEBBLE_VA_NOSLEEP="", PEBBLE_VA_SLEEPTIME="2")
+    monkeypatch.setattr("chp_gevent.acme.authority.time.sleep", interrupted)
+    with pytest.raises(end):
+        kept.step()
+    monkeypatch.undo()
+    left = open_ones()
+    assert len(left) == 1
+    # Another process begins, and the CA is not there.
+    ca.stop()
+    kept.start()
+    kept.step()
+    assert open_ones() == left
+    # When it is, it does not know the order any more. The next one is interrupted likewise.
+    ca.start(PEBBLE_VA_NOSLEEP="", PEBBLE_VA_SLEEPTIME="2")
+    kept.now[0] += 6
+    monkeypatch.setattr("chp_gevent.acme.authority.time.sleep", interrupted)
+    with pytest.raises(end):
+        kept.step()
+    monkeypatch.undo()
+    assert len(open_ones()) == 1
+    assert open_ones() != left
+    kept.start()
+    kept.step()
+    assert kept.serial is not None
+    assert open_ones() == set()
+    assert ca.orders() == 2
+
+
+def test_challenges_of_another_certificate_are_not_open(kept: Kept, storage: Path) -> None:
+    authority, _ = begin_order(kept)
+    authority.close()
+    kept.storage.open_challenge("left", "left.thumbprint")
+    kept.start("other.test")
+    kept.step()
+    assert not list((storage / "challenges").iterdir())
 
 
 def test_a_certificate_that_was_issued_is_fetched(kept: Kept, ca: Pebble) -> None:
