@@ -14,7 +14,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import gevent
@@ -127,8 +128,7 @@ class SqliteStore(Store):
                     done.set(None)
 
     def _commit(self, changes: Iterable[Statement]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             for statement, values in changes:
                 self._db.execute(statement, values)
             if not os.path.exists(self._path):
@@ -136,23 +136,21 @@ class SqliteStore(Store):
                 raise FileNotFoundError(
                     f"{self._path!r} was removed; reload the server (SIGHUP) to make it again"
                 )
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
 
     def _save_activity(self, rows: Iterable[tuple[str, str]]) -> None:
+        with self._transaction():
+            self._db.executemany("UPDATE routes SET activity = ? WHERE path = ?", rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.executemany("UPDATE routes SET activity = ? WHERE path = ?", rows)
+            yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._roll_back()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-
-    def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
 
     def _in_thread(self, call: Callable[[], _T]) -> _T:
         # What is raised in the thread itself would be in the log as a fault of the event loop.
