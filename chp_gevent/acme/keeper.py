@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 import gevent
+from acme.messages import OrderResource
 
 from chp_gevent.acme.authority import Authority, OrderIsOver, is_unknown_account
 from chp_gevent.acme.failures import EXPECTED, AcmeFailure, failure_of
@@ -127,7 +128,7 @@ class CertificateKeeper:
         if self._pause() and self._is_due():
             self._log.warning(
                 "ACME: waiting before another certificate for %s is asked for: %s; next attempt %s",
-                ", ".join(self._options.domains),
+                self._options.names,
                 self._state.error,
                 _shown(self._state.not_before),
             )
@@ -227,7 +228,7 @@ class CertificateKeeper:
 
     def _get(self) -> None:
         """Get a certificate, and put it into use."""
-        names = ", ".join(self._options.domains)
+        names = self._options.names
         self._log.info("ACME: asking %s for a certificate for %s", self._options.directory, names)
         authority = self._authority()
         try:
@@ -275,13 +276,17 @@ class CertificateKeeper:
         order = authority.order(self._certificate)
         # Whoever goes on after this process asks for no second one.
         self._remember(dataclasses.replace(self._state, order=order.uri))
-        authority.prove(order)
-        return authority.issue(order, key), key
+        return self._finished(authority, order, key)
 
     def _resumed(self, authority: Authority) -> tuple[str, PrivateKey]:
         """Finish what an earlier attempt has begun. Raises ``OrderIsOver``, ``Corrupted``."""
         key = self._storage.pending_key(new=False)
-        order = authority.resume(self._state.order)
+        return self._finished(authority, authority.resume(self._state.order), key)
+
+    @staticmethod
+    def _finished(
+        authority: Authority, order: OrderResource, key: PrivateKey
+    ) -> tuple[str, PrivateKey]:
         authority.prove(order)
         return authority.issue(order, key), key
 
@@ -294,7 +299,7 @@ class CertificateKeeper:
             state = dataclasses.replace(state, order="")
         with contextlib.suppress(OSError):
             self._remember(state)
-        names, then = ", ".join(self._options.domains), _shown(state.not_before)
+        names, then = self._options.names, _shown(state.not_before)
         if self._has_certificate:
             self._log.error(
                 "ACME: certificate for %s not renewed: %s; next attempt %s",

@@ -38,6 +38,11 @@ class AcmeOptions:
     ca: str | None = None
 
     @property
+    def names(self) -> str:
+        """The names in words, for the log."""
+        return ", ".join(self.domains)
+
+    @property
     def certificate(self) -> str:
         """The file of the certificate and those between it and the root."""
         return os.path.join(self.storage, "current", "fullchain.pem")

@@ -77,7 +77,7 @@ class FirstCertificate:
             self._log_at = now + _LOG_INTERVAL
             self._log.warning(
                 "TLS handshakes fail, since there is no certificate for %s yet: %s",
-                ", ".join(self._acme.domains),
+                self._acme.names,
                 self._reason(),
             )
 
