@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from chp_gevent.acme import state as states
 from chp_gevent.acme.state import State
 from chp_gevent.config.acme_options import AcmeOptions
+from chp_gevent.runtime.files import replace_file, sync_folder
 
 PrivateKey = ec.EllipticCurvePrivateKey
 
@@ -115,7 +116,7 @@ class Storage:
 
     def write_state(self, state: State) -> None:
         """Remember ``state``."""
-        self._write(Path(self._options.state), state.dump().encode(), mode=0o644)
+        _write(Path(self._options.state), state.dump().encode(), mode=0o644)
 
     # -- account
 
@@ -147,7 +148,7 @@ class Storage:
 
     def write_account(self, account: dict[str, str]) -> None:
         """Keep what is to be known about the account."""
-        self._write(self._root / "account.json", json.dumps(account).encode(), mode=0o600)
+        _write(self._root / "account.json", json.dumps(account).encode(), mode=0o600)
 
     # -- certificates
 
@@ -208,10 +209,10 @@ class Storage:
             raise Corrupted(f"{source}: is for other names")
         certificates = self._root / "certificates"
         folder = Path(tempfile.mkdtemp(prefix="0", dir=certificates))
-        self._write(folder / "privkey.pem", _pem(key), mode=0o600)
+        _write(folder / "privkey.pem", _pem(key), mode=0o600)
         issued = {"directory": self._options.directory}
-        self._write(folder / "issued.json", json.dumps(issued).encode(), mode=0o644)
-        self._write(folder / "fullchain.pem", pem, mode=0o644)
+        _write(folder / "issued.json", json.dumps(issued).encode(), mode=0o644)
+        _write(folder / "fullchain.pem", pem, mode=0o644)
         # In the order of their names they are in that of their time.
         named = certificates / f"{int(certificate.not_before):012d}-{certificate.serial}"
         shutil.rmtree(named, ignore_errors=True)
@@ -236,13 +237,13 @@ class Storage:
             # Somebody has put a folder there, which no link can be renamed over.
             shutil.rmtree(current)
         link.rename(current)
-        _sync(self._root)
+        sync_folder(self._root)
 
     # -- challenges
 
     def open_challenge(self, token: str, answer: str) -> None:
         """Have the workers answer a challenge."""
-        self._write(Path(self._options.challenges) / token, answer.encode(), mode=0o644)
+        _write(Path(self._options.challenges) / token, answer.encode(), mode=0o644)
 
     def close_challenges(self) -> None:
         """Have them answer none any more."""
@@ -254,33 +255,12 @@ class Storage:
 
     def _new_key(self, path: Path) -> PrivateKey:
         key = ec.generate_private_key(ec.SECP256R1())
-        self._write(path, _pem(key), mode=0o600)
+        _write(path, _pem(key), mode=0o600)
         return key
 
-    @staticmethod
-    def _write(path: Path, content: bytes, *, mode: int) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-        _sync(path.parent)
 
-
-def _sync(folder: Path) -> None:
-    """Have the names in a folder outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write(path: Path, content: bytes, *, mode: int) -> None:
+    replace_file(path, content, mode, lasting=True)
 
 
 def _private_key(path: Path) -> PrivateKey:

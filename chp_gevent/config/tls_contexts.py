@@ -9,8 +9,6 @@ So nothing here keeps an ``ssl`` object, and ``ssl`` is imported when a function
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +20,7 @@ from chp_gevent.config.options import (
     ServerTlsOptions,
     passphrase_variable,
 )
+from chp_gevent.runtime.files import read_regular
 from chp_gevent.runtime.tls_errors import describe_failure
 
 if TYPE_CHECKING:
@@ -316,11 +315,7 @@ def _check_pem(flag: str, path: str, mark: str, content: str) -> None:
     file again, and holds whoever opens it for as long as nobody writes to it.
     """
     try:
-        mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise ValueError("it is not a regular file")
-        with open(path, encoding="latin-1") as file:
-            text = file.read()
+        text = read_regular(path).decode("latin-1")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OptionError(f"{flag}: {path!r} can't be read: {reason}") from None

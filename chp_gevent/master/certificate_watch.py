@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any, Final
 from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import OptionError, Options
 from chp_gevent.config.tls_parts import PARTS, TlsPart
+from chp_gevent.runtime.files import NotRegularFile, read_regular
 from chp_gevent.shared.segment import Segment
 from chp_gevent.shared.shared_files import MOST_BYTES
 
@@ -101,12 +101,15 @@ class CertificateWatch:
             return
         part = watched.part
         try:
-            contents = {path: _read(path) for path in watched.paths}
+            contents = {path: read_regular(path, MOST_BYTES) for path in watched.paths}
             context = part.build_from(self._options, contents)
             self._shared.files[part].write(contents)
         except OptionError as error:
             self._refuse(watched, str(error))
             watched.signature = signature
+            return
+        except NotRegularFile as error:
+            self._refuse(watched, f"{part.flags}: {error.filename!r} is not a regular file")
             return
         except OSError as error:
             # No descriptor, no memory, or a file that is not there: that may pass.
@@ -152,17 +155,6 @@ class CertificateWatch:
             log.error("%s: the certificate has ended", flag)
         else:
             log.warning("%s: the certificate ends in %.1f days", flag, days)
-
-
-def _read(path: str) -> bytes:
-    """Return what is in a file. Raises ``OSError``; a pipe is waited for by nobody."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        # A file object of a folder can't be made, and would leave the descriptor open.
-        os.close(descriptor)
-        raise OSError(f"{path!r} is not a regular file")
-    with open(descriptor, "rb") as file:
-        return file.read(MOST_BYTES)
 
 
 def _signature(paths: list[str]) -> Signature:

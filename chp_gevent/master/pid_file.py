@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 from pathlib import Path
+
+from chp_gevent.runtime.files import replace_file
 
 
 class PidFile:
@@ -30,18 +31,8 @@ class PidFile:
         if self._is_special():
             self._path.write_text(text, encoding="ascii")
             return
-        folder, name = self._path.parent, self._path.name
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        try:
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(text)
-            # Whoever may write to it can have another process signalled: its owner only.
-            os.chmod(temporary, 0o644 & ~_umask())
-            os.replace(temporary, self._path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        # Whoever may write to it can have another process signalled: its owner only.
+        replace_file(self._path, text.encode("ascii"), 0o644 & ~_umask())
         self.is_ours = True
 
     def remove(self) -> None:
