@@ -208,6 +208,7 @@ def test_a_body_that_ends_too_early_never_passes_for_a_whole_one(
     target.script(answer_at_once)
     with contextlib.suppress(ClientGone):
         server.call(environ(body=b"abcde", CONTENT_LENGTH="40"))
+    target.wait_for_requests(1, complete=False)
     server.call(environ("/next"))
     assert [request.target for request in target.requests] == ["/", "/next"]
     assert target.requests[0].connection != target.requests[1].connection
