@@ -26,6 +26,9 @@ SILENT = 1_200
 LOG_LINE = "x" * 3000
 LINES_A_SECOND = 400
 
+# How many there are to be of each role.
+_WANTED = {"worker": WORKERS, "management process": 1}
+
 _REFUSED = re.compile(r"error: not reloaded")
 _NO_FORK = re.compile(r"error: cannot start (?:a worker|the management process)")
 _DROPPED = re.compile(r"\b\d+ log lines? (?:was|were) dropped")
@@ -93,25 +96,31 @@ class Around:
         """Somebody dies while no process can be started."""
         role = self._rng.choice(("worker", "management process"))
         position = self._proxy.log_position()
-        self._kill_while(
+        killed = self._kill_while(
             failing_forks(self._proxy.pid, self._home.isolation), role, "while forks failed"
         )
-        self._expect_line(_NO_FORK, position, "the failing fork")
+        if killed:
+            self._expect_line(_NO_FORK, position, "the failing fork")
 
     def shm(self) -> None:
         """A worker dies while /dev/shm is full."""
         self._kill_while(full_shm(self._proxy.pid), "worker", "while /dev/shm was full")
 
-    def _kill_while(self, hindrance: AbstractContextManager[None], role: str, when: str) -> None:
-        """Kill a process while another can't be started; see that it comes back after that."""
+    def _kill_while(self, hindrance: AbstractContextManager[None], role: str, when: str) -> bool:
+        """Kill a process while another can't be started; see that it comes back after that.
+
+        Returns whether it was one that is missed: another must have been asked for.
+        """
         begin = time.monotonic()
         # The longer it can't be started, the longer the pause before the next attempt.
         with self._record.delay(f"no {role} could be started", doubled=True):
             with hindrance:
                 killed = self._kill_one(role, when)
                 self._pause(1, 3)
+                is_missed = self._serving(role, killed) < _WANTED[role]
             within = time.monotonic() - begin + BACK_WITHIN
             self._expect_back(role, killed, within, when)
+        return is_missed
 
     # -- the log
 
@@ -205,8 +214,15 @@ class Around:
         Not that another has begun since: one that drained, or was about to, has its successor
         already.
         """
+
+        def back() -> bool:
+            return self._serving(role, killed) >= _WANTED[role]
+
+        self._expect(back, within, f"another {role} after one was killed {when}")
+
+    def _serving(self, role: str, killed: int | None) -> int:
+        """Return how many of that role serve, without the one that was killed."""
         port = self._proxy.port if role == "worker" else self._proxy.api_port
-        number = WORKERS if role == "worker" else 1
 
         def serves(pid: int) -> bool:
             try:
@@ -215,10 +231,7 @@ class Around:
             except OSError:
                 return False
 
-        def back() -> bool:
-            return sum(serves(pid) for pid in self._pids(role) - {killed}) >= number
-
-        self._expect(back, within, f"another {role} after one was killed {when}")
+        return sum(serves(pid) for pid in self._pids(role) - {killed})
 
     def _expect_line(self, pattern: re.Pattern[str], position: int, what: str) -> None:
         def found() -> bool:
