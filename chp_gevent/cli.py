@@ -12,10 +12,11 @@ from chp_gevent import __version__
 from chp_gevent.config import argv as command_line
 from chp_gevent.config import validate as option_parsing
 from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.usage import CHECK, usage
+from chp_gevent.config.usage import CHECK, defaults, usage
 from chp_gevent.runtime.systemd import error_line
 
 USAGE: Final = usage()
+_DEFAULTS: Final = defaults()
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Options:
@@ -26,7 +27,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Opti
     Raises OptionError with one line for the operator, and SystemExit(0) after answering
     ``--help`` or ``--version`` on stdout.
     """
-    arguments = command_line.read(USAGE, argv, __version__)
+    arguments = command_line.read(USAGE, _DEFAULTS, argv, __version__)
     return option_parsing.options(arguments, os.environ if environ is None else environ)
 
 

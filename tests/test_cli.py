@@ -9,13 +9,14 @@ import types
 from pathlib import Path
 
 import pytest
+from docopt import docopt
 
 import chp_gevent.config
 from chp_gevent import __version__
 from chp_gevent.cli import USAGE, main, parse
 from chp_gevent.config.options import OptionError, Options, TcpAddress, UnixAddress
 from chp_gevent.config.table import SECTIONS
-from chp_gevent.config.usage import page_table
+from chp_gevent.config.usage import CHECK, defaults, page_table
 
 # `configurable-http-proxy --help` of CHP 5.3.0
 CHP_OPTIONS = """
@@ -70,6 +71,10 @@ def test_version_is_that_of_the_package(flag: str) -> None:
 
 def test_the_usage_text_fits_a_terminal() -> None:
     assert max(map(len, USAGE.splitlines())) <= 100
+
+
+def test_docopt_finds_the_defaults_of_the_table() -> None:
+    assert {CHECK: False, **defaults()} == dict(docopt(USAGE, argv=[]))
 
 
 def test_the_documentation_has_every_option_with_its_default() -> None:

@@ -85,15 +85,18 @@ class Readable(Protocol[_T_co]):
     def read(self) -> Callable[[CommandLine, str], _T_co]: ...
 
 
-def read(usage: str, argv: Sequence[str], version: str) -> CommandLine:
+def read(
+    usage: str, defaults: Mapping[str, object], argv: Sequence[str], version: str
+) -> CommandLine:
     """Match an argument vector with the usage text.
 
+    ``defaults`` has what docopt returns for each flag that is not given: it tells how the flag is
+    used, and is not asked of docopt, which takes longer for that than Python to start.
     ``--help`` and ``--version`` are answered on stdout, and end the program with SystemExit(0).
 
     Raises OptionError for an unknown option, a missing or an unwanted value, and for anything
     that is not an option.
     """
-    defaults = docopt(usage, argv=[])
     tokens = _canonical(argv, defaults)
     try:
         values = docopt(usage, argv=tokens, version=version)

@@ -32,13 +32,24 @@ def usage() -> str:
     """Return the text of ``--help``, in the form that docopt reads."""
     repeatable = [f" [{_name(each)}]..." for each in _options() if each.repeatable]
     options = f"[options]{''.join(repeatable)}"
-    lines = [_ABOUT, "", "Usage:", f"  chp-gevent {options}", f"  chp-gevent {CHECK} {options}"]
-    lines += ["", _ABOUT_CHECK]
+    # One line: docopt compares each option with each other one, of all lines.
+    lines = [_ABOUT, "", "Usage:", f"  chp-gevent [{CHECK}] {options}", "", _ABOUT_CHECK]
     for title, options_of_section in SECTIONS:
         lines += ["", f"{title}:"]
         for option in options_of_section:
             lines += _explained(option)
     return "\n".join(lines).replace(_UNBROKEN, " ") + "\n"
+
+
+def defaults() -> dict[str, object]:
+    """Return what docopt returns for each flag of :func:`usage` that is not given."""
+    return {option.flag: _default(option) for option in _options()}
+
+
+def _default(option: Option[Any]) -> object:
+    if option.repeatable:
+        return []
+    return option.default if option.metavar else False
 
 
 def _name(option: Option[Any]) -> str:
