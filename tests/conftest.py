@@ -16,6 +16,18 @@ from tests.kit.counted import is_counted
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
+LONGEST = (
+    "acme certificates crashes new_versions_refused arbiter_endures new_versions provision "
+    "packaging keeper jupyter_kernel start process supervision jupyterhub_variants real_clients"
+).split()
+"""Test files that take long and wait most of the time, the longest first, without ``test_``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the longest files begun first: the last one would have nobody beside it."""
+    order = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let scripts/test run each file once: with branches counted, or without."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST, pytest_ignore_collect
 from tests.kit.counted import INTEGRATION, TESTS, UNITS, WITHOUT, is_counted
-
-COLLECT = [sys.executable, "-m", "pytest", "--collect-only", "-q"]
 
 
 @pytest.mark.parametrize("name", sorted(INTEGRATION | WITHOUT))
@@ -23,23 +21,18 @@ def test_folders_that_are_named_have_tests(name: str) -> None:
     assert any(is_counted(path) for path in (TESTS / name).rglob("test_*.py"))
 
 
-@pytest.mark.parametrize(("wanted", "found"), [("only", "shared"), ("not", "scripts")])
-def test_each_of_the_two_runs_leaves_the_files_of_the_other_out(wanted: str, found: str) -> None:
-    said = subprocess.run(
-        [*COLLECT, f"--counted={wanted}", "tests/shared", "tests/scripts"],
-        cwd=TESTS.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    ).stdout
-    collected = {
-        TESTS.parent / line.partition("::")[0] for line in said.splitlines() if "::" in line
-    }
-    assert collected == {
-        path
-        for folder in ("shared", "scripts")
-        for path in (TESTS / folder).glob("test_*.py")
-        if is_counted(path) == (wanted == "only")
-    }
-    assert (TESTS / found) in {path.parent for path in collected}
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: path.stem)
+def test_each_file_is_left_out_by_one_of_the_two_runs(
+    path: Path, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_left_out(wanted: str | None) -> bool:
+        monkeypatch.setattr(pytestconfig.option, "counted", wanted)
+        return bool(pytest_ignore_collect(path, pytestconfig))
+
+    assert is_left_out("not") == is_counted(path)
+    assert is_left_out("only") == (not is_counted(path))
+    assert not is_left_out(None)
+
+
+def test_files_that_are_begun_first_are_there() -> None:
+    assert [name for name in LONGEST if not list(TESTS.rglob(f"test_{name}.py"))] == []

@@ -139,11 +139,11 @@ def answers(port: int) -> bool:
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])
 def test_what_is_installed_serves(built: Path, tmp_path: Path, kind: str) -> None:
     environment = tmp_path / "venv"
-    venv.create(environment, with_pip=True)
+    venv.create(environment)
     python = str(environment / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run(*pip, str(only(built, kind)), folder=tmp_path)
-    run(python, "-m", "pip", "check", folder=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    run(*pip, "install", "--quiet", str(only(built, kind)), folder=tmp_path)
+    run(*pip, "check", folder=tmp_path)
     for name in ("chp-gevent", "configurable-http-proxy"):
         said = run(str(environment / "bin" / name), "--version", folder=tmp_path)
         assert said == f"{__version__}\n"

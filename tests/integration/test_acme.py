@@ -203,7 +203,7 @@ def test_renewed_under_load_without_a_failure(tmp_path: Path, workers: int) -> N
             over = threading.Event()
 
             def load() -> None:
-                while not over.is_set():
+                while not over.wait(0.05):
                     try:
                         serials[site.certificate(proxy, context)] += 1
                     except (OSError, AssertionError) as error:

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,10 +31,10 @@ V1 = Subprotocol("v1.kernel.websocket.jupyter.org")
 ANSWER_TIMEOUT = 60.0
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A hub whose proxy has two workers, however many CPUs there are."""
-    with running_hub(Hub(tmp_path, CONFIG, "--workers", "2")) as hub:
+    with running_hub(Hub(tmp_path_factory.mktemp("hub"), CONFIG, "--workers", "2")) as hub:
         yield hub
 
 
@@ -160,7 +159,7 @@ def split(message: bytes) -> list[bytes]:
     return [message[start:end] for start, end in pairwise(offsets)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(hub: Hub) -> Iterator[Server]:
     """A user's server, which is stopped in the end."""
     yield Server(hub)

@@ -6,12 +6,13 @@ import json
 import threading
 from collections import Counter
 
+from tests.kit.effort import rounds
 from tests.kit.peers import EchoTarget, RawClient, get
 from tests.kit.server import OTHER_COMMAND, TOKEN, Proxy, start_proxy
 
 WORKERS = 4
 CLIENTS = 8
-ROUNDS = 500
+ROUNDS = rounds(150, 500)
 LOOK_AT_WORKER_EVERY = 50
 
 

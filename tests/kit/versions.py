@@ -74,7 +74,8 @@ def has_commit(commit: str) -> bool:
 
 
 def _copy_checkout(into: Path) -> None:
-    ignored = shutil.ignore_patterns("__pycache__")
+    # With what Python has compiled, but for what it is writing there.
+    ignored = shutil.ignore_patterns("*.pyc.*")
     shutil.copytree(REPOSITORY / _PACKAGE, into, ignore=ignored)
 
 

@@ -24,6 +24,7 @@ from tests.kit.crashing import (
     apply_to_publisher,
     data_of,
 )
+from tests.kit.effort import rounds
 
 COMPACT_AT = 200
 
@@ -267,7 +268,7 @@ class ChannelUnderCrashes(RuleBasedStateMachine):
 
 
 ChannelUnderCrashes.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=rounds(20, 60),
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

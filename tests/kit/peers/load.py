@@ -10,6 +10,9 @@ from tests.kit.peers.messages import Incomplete, Response
 from tests.kit.peers.raw_client import RawClient, get
 from tests.kit.peers.waiting import wait_until
 
+# Seconds between an answer and the next request: the load is constant, not all that there can be.
+_PAUSE = 0.01
+
 
 class KeepAliveLoad:
     """``clients`` threads that repeat one GET, each on a connection that it keeps.
@@ -73,6 +76,7 @@ class KeepAliveLoad:
                     self.failures[f"wrong answer: {answer.start} {answer.body[:100]!r}"] += 1
             if (answer.get("connection") or "").lower() == "close":
                 return
+            self._stop.wait(_PAUSE)
 
 
 def _kind_of(error: Exception) -> str:

@@ -118,10 +118,15 @@ class Head:
 class Request(Head):
     """A request as a target received it; ``body`` is decoded, ``raw`` is as on the wire."""
 
-    body: bytes = b""
+    pieces: list[bytes] = field(default_factory=list)
     trailers: list[tuple[str, str]] = field(default_factory=list)
     complete: bool = False
     connection: int = 0
+
+    @property
+    def body(self) -> bytes:
+        """What has been received of it so far."""
+        return b"".join(self.pieces)
 
     @property
     def method(self) -> str:

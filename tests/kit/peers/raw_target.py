@@ -50,7 +50,7 @@ class Exchange:
             start = len(self.source.taken)
             try:
                 for piece in messages.iter_body(self.source, request, framing, request.trailers):
-                    request.body += piece
+                    request.pieces.append(piece)
                 request.complete = True
             finally:
                 request.raw += bytes(self.source.taken[start:])

@@ -8,7 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Seconds between two looks: at first, and at the most. Whoever waits for long looks seldom: other
+# tests need the processor.
 POLL_INTERVAL = 0.005
+_LONGEST_INTERVAL = 0.05
+_SHARE = 0.05  # of the time waited so far
 
 
 def wait_until(
@@ -19,12 +23,13 @@ def wait_until(
     Raises AssertionError naming ``what`` (or what that returns, if it is a function) when
     ``timeout`` seconds have passed.
     """
-    deadline = time.monotonic() + timeout
+    begin = time.monotonic()
     while True:
         outcome = condition()
         if outcome:
             return outcome
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begin
+        if waited > timeout:
             named = what() if callable(what) else what
             raise AssertionError(f"not within {timeout:g} s: {named}")
-        time.sleep(POLL_INTERVAL)
+        time.sleep(min(_LONGEST_INTERVAL, max(POLL_INTERVAL, waited * _SHARE)))
