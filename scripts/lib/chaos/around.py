@@ -20,6 +20,10 @@ from tests.kit.server import TOKEN
 # Seconds in which who was killed is to be replaced when nothing hinders that. It takes 0.2 on a
 # calm machine; somebody else may kill or stop the successor, too.
 BACK_WITHIN = 10.0
+# Seconds in which the log says what has happened; of a reload, once the one before it is over: that
+# may wait 20 s for workers that somebody has stopped.
+TOLD_WITHIN = 5.0
+REFUSED_WITHIN = 20.0 + TOLD_WITHIN
 # More than a management process serves at a time (1,000).
 SILENT = 1_200
 # Each makes one line of the log.
@@ -76,7 +80,8 @@ class Around:
         position = self._proxy.log_position()
         with self._home.broken_certificate(truncated=self._rng.random() < 0.5):
             self._proxy.signal(signal.SIGHUP)
-            self._expect_line(_REFUSED, position, "a reload with a broken certificate refused")
+            what = "a reload with a broken certificate refused"
+            self._expect_line(_REFUSED, position, what, REFUSED_WITHIN)
             self._pause(0.5, 1.5)
 
     def certificate_at_death(self) -> None:
@@ -233,11 +238,13 @@ class Around:
 
         return sum(serves(pid) for pid in self._pids(role) - {killed})
 
-    def _expect_line(self, pattern: re.Pattern[str], position: int, what: str) -> None:
+    def _expect_line(
+        self, pattern: re.Pattern[str], position: int, what: str, within: float = TOLD_WITHIN
+    ) -> None:
         def found() -> bool:
             return any(pattern.search(line) for line in self._proxy.log_after(position))
 
-        self._expect(found, 5, f"a line of the log about {what}")
+        self._expect(found, within, f"a line of the log about {what}")
 
     def _expect(self, holds: Callable[[], bool], within: float, what: str) -> None:
         """Wait until something holds; note that it does not, unless the server has ended."""
