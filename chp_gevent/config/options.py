@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from chp_gevent.config.acme_options import AcmeOptions
+from chp_gevent.config.storage_options import SharedStoreOptions
 from chp_gevent.http.limits import LimitOptions
 
 
@@ -70,6 +71,9 @@ SECRET_VARIABLES = (
     "CONFIGPROXY_AUTH_TOKEN",
     passphrase_variable("--ssl"),
     passphrase_variable("--api-ssl"),
+    "CONFIGPROXY_STORAGE_USERNAME",
+    "CONFIGPROXY_STORAGE_PASSWORD",
+    "CONFIGPROXY_STORAGE_SENTINEL_PASSWORD",
 )
 """The environment variables with secrets."""
 
@@ -165,6 +169,7 @@ class Options:
     auth_token: str | None = field(default=None, repr=False)
     statsd: StatsdOptions | None = None
     storage_backend: str | None = None
+    shared_store: SharedStoreOptions | None = None
     pid_file: str | None = None
     log_level: str = "info"
     log_format: str = "chp"

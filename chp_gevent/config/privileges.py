@@ -18,8 +18,11 @@ from chp_gevent.config.options import SECRET_VARIABLES, Options
 
 
 def without_secrets(options: Options) -> Options:
-    """Return the options of a worker: nothing of the API's."""
-    return replace(options, auth_token=None, api_tls=None)
+    """Return the options of a worker: nothing of the API's, nor of the store's."""
+    shared = options.shared_store
+    if shared is not None:
+        shared = replace(shared, username=None, password=None, sentinel_password=None)
+    return replace(options, auth_token=None, api_tls=None, shared_store=shared)
 
 
 def forget_environment(copy: MutableMapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from chp_gevent.config.storage_options import engine_place, is_engine_url
 from chp_gevent.routing.target_url import check_target_url
 
 _LOG_LEVELS = {
@@ -73,7 +74,10 @@ def log_format(value: str) -> str:
 
 
 def storage_backend(value: str) -> str:
-    """Return ``sqlite:PATH`` or the path of a class as it stands."""
+    """Return a URL of Redis, ``sqlite:PATH`` or the path of a class as it stands."""
+    if is_engine_url(value):
+        engine_place(value)
+        return value
     kind, colon, path = value.partition(":")
     if colon and kind == "sqlite":
         if not path or "\0" in path:
@@ -81,7 +85,8 @@ def storage_backend(value: str) -> str:
         return value
     if not _CLASS_PATH.fullmatch(value):
         raise ValueError(
-            "is neither sqlite:PATH nor the path of a Python class, such as package.module.Class"
+            "is neither sqlite:PATH, redis://HOST:PORT, nor the path of a Python class, such as "
+            "package.module.Class"
         )
     return value
 

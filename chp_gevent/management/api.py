@@ -23,6 +23,7 @@ from chp_gevent.management.timestamps import parse_iso8601
 from chp_gevent.routing.paths import is_utf8, request_path
 from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.publisher import RouteLimitReached
+from chp_gevent.shared.readiness import READY_PATHS, readiness
 from chp_gevent.shared.segment import STATUS
 
 ROOT = "/api/routes"
@@ -60,6 +61,7 @@ class Api:
         routes: the routing table.
         auth_token: what clients must send in ``Authorization: token …``; None or empty to let
             everybody in.
+        words: the header of the segment, which says whether the server is ready.
         row: the management process's row of counters.
         log: the server's logger.
         own_names: see ``ForeignPages``, which calls are refused by if there is no token.
@@ -69,12 +71,14 @@ class Api:
         self,
         routes: Routes,
         auth_token: str | None,
+        words: memoryview[int],
         row: memoryview[int],
         log: logging.Logger,
         own_names: frozenset[str] | None = None,
     ) -> None:
         self._routes = routes
         self._auth_token = (auth_token or "").encode()
+        self._words = words
         self._row = row
         self._log = log
         self._foreign_pages = ForeignPages(own_names)
@@ -82,6 +86,8 @@ class Api:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one call (PEP 3333). Raises ``WireError`` for a body that can't be read."""
+        if environ["RAW_URI"] in READY_PATHS:
+            return self._answer_ready(environ["RAW_URI"], start_response)
         try:
             answer = self._answer(environ)
         except WireError:
@@ -93,6 +99,13 @@ class Api:
         self._log_answer(answer, environ["REQUEST_METHOD"], environ["RAW_URI"])
         start_response(f"{status} {REASONS[status]}", list(answer.headers))
         return [answer.body] if answer.body else []
+
+    def _answer_ready(self, target: str, start_response: StartResponse) -> Iterable[bytes]:
+        """Say whether the server is ready. Such checks have no line, and no account counts them."""
+        is_ready, body = readiness(self._words, target)
+        status = 200 if is_ready else 503
+        start_response(f"{status} {REASONS[status]}", list(_JSON_TYPE))
+        return [body]
 
     def _answer(self, environ: Environ) -> Answer:
         """Check a call, and handle it."""
@@ -138,7 +151,9 @@ class Api:
             return Answer(403)
         if path not in ("", "/"):
             body = self._routes.one_as_json(path)
-            return Answer(404) if body is None else Answer(200, body, _JSON_TYPE)
+            if body is None:
+                return Answer(404)
+            return Answer(200, body, (*_JSON_TYPE, *self._staleness()))
         since = None
         text = _inactive_since(environ.get("QUERY_STRING", ""))
         if text:
@@ -147,7 +162,12 @@ class Api:
                 return _failure(400, f"Invalid datestamp '{text}' must be ISO8601.")
         body = self._routes.all_as_json(since)
         self._row[API_ROUTE_GET] += 1
-        return Answer(200, body, _JSON_TYPE)
+        return Answer(200, body, (*_JSON_TYPE, *self._staleness()))
+
+    def _staleness(self) -> tuple[tuple[str, str], ...]:
+        """Return a field that says so if other servers may have changed the table."""
+        behind = self._routes.seconds_behind()
+        return (("X-Chp-Stale", f"{behind:.0f}"),) if behind else ()
 
     def _post(self, path: str, environ: Environ) -> Answer:
         # Before the body, other than in CHP: nobody without the token makes us read one.

@@ -27,13 +27,29 @@ from chp_gevent.management.foreign_pages import own_names
 from chp_gevent.management.management_server import ManagementEvents, WholeBodies, server_settings
 from chp_gevent.management.metrics import Metrics, MetricsApp
 from chp_gevent.management.routes import InvalidRoute, Routes, StoreWriteError
+from chp_gevent.management.shared_table import PublishedTable
 from chp_gevent.management.statsd import StatsdReporter
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.event_loop_errors import look_after
 from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached
-from chp_gevent.shared.segment import HEARTBEAT, OPEN_CONNECTIONS, STARTS, STOPPING
-from chp_gevent.stores import Store, StoreSetupError, open_store
+from chp_gevent.shared.segment import (
+    CURRENT_UNTIL,
+    FOR_EVER,
+    HEARTBEAT,
+    OPEN_CONNECTIONS,
+    STARTS,
+    STOPPING,
+    TABLE_LOADED,
+)
+from chp_gevent.stores import (
+    SharedStore,
+    Store,
+    StoreSetupError,
+    StoreUnavailable,
+    open_shared_store,
+    open_store,
+)
 
 if TYPE_CHECKING:
     from chp_gevent.acme.keeper import CertificateKeeper
@@ -81,7 +97,7 @@ class ManagementService:
         routines = [gevent.spawn(self._repeat, TICK_INTERVAL, self._tick)]
         try:
             self._routes = self._take_over_routes()
-        except (StoreSetupError, StoreWriteError) as error:
+        except (StoreSetupError, StoreWriteError, StoreUnavailable) as error:
             self._log.error("%s", error)
             return os.EX_CONFIG
         options = self._options.statsd
@@ -103,25 +119,38 @@ class ManagementService:
         publisher = Publisher(self._segment, self._context.journal)
         recovered = publisher.recover()
         published_before = publisher.generation > 0
+        shared = self._open_shared_store()
         routes = Routes(
             publisher,
             self._segment.activity,
             self._log,
             host_routing=self._options.proxy.host_routing,
-            store=self._open_store(),
+            store=None if shared else self._open_store(),
+            shared=shared,
         )
         if self._restarted:
             self._log.info("The management process is back, with %d routes", recovered)
+        if shared is not None and self._options.shared_store is not None:
+            shared.start(PublishedTable(publisher, self._segment, self._log))
+            if not published_before:
+                shared.wait_until_loaded(self._options.shared_store.start_timeout)
         try:
             routes.load()
         except StoreWriteError as error:
             if not published_before:
                 raise
             self._log.error("%s; going on with the routes there are", error)
+        if shared is None:
+            self._segment.words[TABLE_LOADED] = 1
+            self._segment.words[CURRENT_UNTIL] = FOR_EVER
         # A default route that was deleted since the server started stays so.
         if not published_before and self._options.default_target is not None:
             self._add_default_route(routes, self._options.default_target)
         return routes
+
+    def _open_shared_store(self) -> SharedStore | None:
+        options = self._options.shared_store
+        return open_shared_store(options, self._segment.words, self._log) if options else None
 
     def _open_store(self) -> Store | None:
         backend = self._options.storage_backend
@@ -129,8 +158,8 @@ class ManagementService:
 
     def _add_default_route(self, routes: Routes, target: str) -> None:
         try:
-            routes.add("/", {"target": target})
-        except (InvalidRoute, RouteLimitReached, OSError) as error:
+            routes.add_default(target)
+        except (InvalidRoute, RouteLimitReached, OSError, StoreWriteError) as error:
             self._log.error("--default-target: %s", error)
 
     # -- servers
@@ -147,7 +176,9 @@ class ManagementService:
     def _api_server(self, listeners: list[socket.socket]) -> HTTPServer:
         options = self._options
         names = own_names(listeners, options.api)
-        api = Api(self._routes, options.auth_token, self._row, self._log, names)
+        api = Api(
+            self._routes, options.auth_token, self._segment.words, self._row, self._log, names
+        )
         tls = self._context.tls.contexts.api
         events = ManagementEvents("API", self._log, self._row)
         settings = server_settings(listeners, tls.context if tls is not None else None)
@@ -158,7 +189,11 @@ class ManagementService:
 
     def _metrics_server(self, listeners: list[socket.socket]) -> HTTPServer:
         metrics = Metrics(
-            self._segment, self._routes.__len__, self._context.parent_pid, self._keeper
+            self._segment,
+            self._routes.__len__,
+            self._context.parent_pid,
+            self._keeper,
+            self._routes.store_figures,
         )
         events = ManagementEvents("metrics server", self._log)
         return HTTPServer(MetricsApp(metrics), server_settings(listeners), listeners, events)
@@ -238,6 +273,6 @@ class ManagementService:
             gevent.joinall([gevent.spawn(each.join, timeout) for each in self._servers])
             self._flush_statsd()
             self._save_activity()
-            self._routes.close_store()
+            self._routes.close_store(for_good=bool(stops))
         except StoreWriteError as error:
             self._log.error("%s", error)

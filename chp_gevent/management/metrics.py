@@ -42,6 +42,7 @@ from chp_gevent.shared.segment import (
     TARGET_ERRORS,
     Segment,
 )
+from chp_gevent.stores import Figure
 
 if TYPE_CHECKING:
     from chp_gevent.acme.keeper import CertificateKeeper
@@ -88,6 +89,7 @@ class Metrics(Collector):
         count_routes: returns the number of routes.
         arbiter_pid: process id of the arbiter.
         keeper: gets certificates from an ACME server; None if nothing does.
+        store: says what is to be known of routes that servers share.
     """
 
     def __init__(
@@ -96,11 +98,13 @@ class Metrics(Collector):
         count_routes: Callable[[], int],
         arbiter_pid: int,
         keeper: CertificateKeeper | None = None,
+        store: Callable[[], Iterable[Figure]] = tuple,
     ) -> None:
         self._segment = segment
         self._count_routes = count_routes
         self._arbiter_pid = arbiter_pid
         self._keeper = keeper
+        self._store = store
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -134,6 +138,7 @@ class Metrics(Collector):
         yield days
         if self._keeper is not None:
             yield from _acme_metrics(self._keeper.state)
+        yield from _store_metrics(self._store())
         yield CounterMetricFamily(
             "chp_management_restarts",
             "Times that the management process was replaced",
@@ -191,6 +196,18 @@ def _acme_metrics(state: State) -> Iterator[Metric]:
             f"When getting a certificate last ended in {outcome}, 0 if it never did",
             when,
         )
+
+
+def _store_metrics(figures: Iterable[Figure]) -> Iterator[Metric]:
+    families: dict[str, Any] = {}
+    for figure in figures:
+        if figure.name not in families:
+            family = CounterMetricFamily if figure.is_counter else GaugeMetricFamily
+            labels = [figure.label[0]] if figure.label else []
+            families[figure.name] = family(figure.name, figure.text, labels=labels)
+        values = [figure.label[1]] if figure.label else []
+        families[figure.name].add_metric(values, figure.value)
+    yield from families.values()
 
 
 def _chp_metrics(totals: Totals) -> Iterator[Metric]:

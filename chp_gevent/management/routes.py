@@ -6,29 +6,21 @@ Every change goes: validate, store, publish; the caller then answers.
 from __future__ import annotations
 
 import logging
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from chp_gevent.management.path_locks import PathLocks
-from chp_gevent.management.timestamps import IsoFormatter, parse_iso8601
+from chp_gevent.management.timestamps import IsoFormatter, parse_iso8601, slot_value
 from chp_gevent.routing.paths import host_route_path, is_utf8, route_path
 from chp_gevent.routing.route_options import RouteOptions, route_options
 from chp_gevent.routing.target_url import check_target_url
 from chp_gevent.shared.publisher import Publisher, RouteLimitReached, StoredRoute
-from chp_gevent.stores import RouteData, Store
+from chp_gevent.stores import Figure, RouteData, SharedStore, Store, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# Targets as JupyterHub sends them: what this matches, check_target_url accepts (and takes 3 µs
-# for it, a seventh of the cost of adding a route).
-_USUAL_TARGET = re.compile(
-    r"https?://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
-    r":(?:[1-9][0-9]{0,3}|[1-5][0-9]{4})(?:/[A-Za-z0-9/._~-]*)?"
-)
+    from collections.abc import Iterable, Iterator, Mapping
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
@@ -50,7 +42,8 @@ class Routes:
         activity: the activity slots of the segment.
         log: the server's logger.
         host_routing: whether the first segment of a path is a host (``--host-routing``).
-        store: the storage backend, if any.
+        store: the storage backend of this server alone, if any.
+        shared: the store that several servers share, if any.
     """
 
     def __init__(
@@ -61,6 +54,7 @@ class Routes:
         *,
         host_routing: bool = False,
         store: Store | None = None,
+        shared: SharedStore | None = None,
     ) -> None:
         self._publisher = publisher
         self._table = publisher.routes
@@ -69,6 +63,7 @@ class Routes:
         self._host_routing = host_routing
         self._canonical = host_route_path if host_routing else route_path
         self._store = store
+        self._shared = shared
         # Changes of a path in store and table must come in the same order. Without a store
         # nothing here ever yields to another greenlet.
         self._changing = PathLocks(each=store is not None and store.is_concurrent)
@@ -102,17 +97,19 @@ class Routes:
         target = data.get("target")
         if not isinstance(target, str):
             raise InvalidRoute("Must specify 'target' as string")
-        if not _USUAL_TARGET.fullmatch(target):
-            try:
-                check_target_url(target)
-            except ValueError as error:
-                raise InvalidRoute(f"Invalid target: it {error}") from None
+        try:
+            check_target_url(target)
+        except ValueError as error:
+            raise InvalidRoute(f"Invalid target: it {error}") from None
         options = _options(data)
         data.pop("last_activity", None)
         if self._host_routing and path != "/":
             data["host"] = path.split("/", 2)[1]
         self._log.info("Adding route %s -> %s", path, target)
-        if self._store is None:
+        if self._shared is not None:
+            with _store_failures():
+                self._shared.add(path, encode(data))
+        elif self._store is None:
             self._publisher.add(path, target, encode(data), options)
         else:
             self._store_and_publish(self._store, path, target, data, options)
@@ -126,6 +123,10 @@ class Routes:
             OSError: there is no memory left to publish it.
         """
         path = self._canonical(path)
+        if self._shared is not None:
+            self._log.info("Removing route %s", path)
+            with _store_failures():
+                return self._shared.remove(path)
         if path not in self._table:
             return False
         self._log.info("Removing route %s", path)
@@ -165,7 +166,8 @@ class Routes:
         route = self._publisher.get(self._canonical(path))
         if route is None:
             return None
-        return b'%b,"last_activity":"%b"}' % (route.data[:-1], self._iso(self._activity_ms(route)))
+        ms = max(self._activity_ms(route), self._others_activity().get(route.path, 0))
+        return b'%b,"last_activity":"%b"}' % (route.data[:-1], self._iso(ms))
 
     def all_as_json(self, inactive_since: int | None = None) -> bytes:
         """Return the table as a JSON object of routes by path.
@@ -175,16 +177,30 @@ class Routes:
                 before it.
         """
         activity, iso = self._activity, self._iso
+        others = self._others_activity()
         # The data are JSON already: joining pieces instead of encoding objects lets the table
         # of 100,000 routes take 0.1 s.
         pieces = []
         for path, route in self._table.items():
             ms = int(activity[route.slot] * 1000)
+            if others:
+                ms = max(ms, others.get(path, 0))
             if inactive_since is None or ms < inactive_since:
                 pieces.append(
                     b'%b:%b,"last_activity":"%b"}' % (encode(path), route.data[:-1], iso(ms))
                 )
         return b"{%b}" % b",".join(pieces)
+
+    def store_figures(self) -> Iterable[Figure]:
+        """Return what metrics say of a table that servers share."""
+        return () if self._shared is None else self._shared.figures()
+
+    def seconds_behind(self) -> float:
+        """Return for how many seconds others may have changed the table; 0 if it is current."""
+        return 0.0 if self._shared is None else self._shared.seconds_behind()
+
+    def _others_activity(self) -> Mapping[str, int]:
+        return {} if self._shared is None else self._shared.others_activity()
 
     def _activity_ms(self, route: StoredRoute) -> int:
         return int(self._activity[route.slot] * 1000)
@@ -245,7 +261,7 @@ class Routes:
             return
         route = self._publisher.add(path, target, encoded, options)
         if last_activity is not None and present is None:
-            self._activity[route.slot] = last_activity / 1000
+            self._activity[route.slot] = slot_value(last_activity)
 
     @property
     def saves_activity(self) -> bool:
@@ -273,8 +289,24 @@ class Routes:
                     )
             self._saved_activity = now
 
-    def close_store(self) -> None:
-        """Let go of the storage backend. Raises StoreWriteError."""
+    def add_default(self, target: str) -> None:
+        """Add a route for everything else; among servers that share their routes, unless one has.
+
+        Raises what :meth:`add` does.
+        """
+        if self._shared is None:
+            self.add("/", {"target": target})
+            return
+        with _store_failures():
+            self._shared.add_if_absent("/", encode({"target": target}))
+
+    def close_store(self, *, for_good: bool) -> None:
+        """Let go of the storage backend; ``for_good``: there is no other process that goes on.
+
+        Raises StoreWriteError.
+        """
+        if self._shared is not None:
+            self._shared.stop(leave=for_good)
         if self._store is not None:
             with _store_failures():
                 self._store.close()
@@ -293,6 +325,8 @@ def _store_failures() -> Iterator[None]:
     """Turn whatever a storage backend raises into StoreWriteError."""
     try:
         yield
+    except StoreUnavailable as error:
+        raise StoreWriteError(f"The shared routes can't be changed: {error}") from None
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise StoreWriteError(f"The storage backend failed: {reason}") from error

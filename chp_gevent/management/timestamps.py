@@ -79,6 +79,14 @@ def _local_ms(fields: tuple[int, int, int, int, int, int], ms: int) -> int | Non
         return None
 
 
+def slot_value(ms: int) -> float:
+    """Return the seconds that an activity slot has for a time in milliseconds.
+
+    A little more than that: ``int(seconds * 1000)`` is often one less else.
+    """
+    return (ms + 0.1) / 1000
+
+
 class IsoFormatter:
     """Formats Unix times as JavaScript's ``Date.toISOString``: ``2026-01-01T00:00:00.000Z``.
 

@@ -164,7 +164,9 @@ class ProxyArbiter(WorkerPool):
         log or as systemd, finds the pid file there.
         """
         self.management.supervise()
-        if not self.management.wait_until_ready(_READY_TIMEOUT):
+        shared = self.options.shared_store
+        timeout = _READY_TIMEOUT + (shared.start_timeout if shared else 0.0)
+        if not self.management.wait_until_ready(timeout):
             log.error("the management process could not be started; see the lines above")
             self.stop(False)
             sys.exit(1)

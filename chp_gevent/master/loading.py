@@ -10,7 +10,7 @@ from collections.abc import Callable
 from chp_gevent.config.options import OptionError, Options
 from chp_gevent.config.tls_contexts import TlsContexts, read_contexts
 from chp_gevent.master.preloading import load_code
-from chp_gevent.master.resources import check_error_path, check_files, check_libraries
+from chp_gevent.master.resources import check_error_path, check_files, check_libraries, extras_of
 from chp_gevent.runtime.backoff import Backoff
 from chp_gevent.runtime.signals import STOP_SIGNALS
 from chp_gevent.runtime.tracebacks import log_traceback
@@ -31,7 +31,7 @@ def load(options: Options, load_application: LoadApplication, *, starts: bool) -
     """
     (check_files if starts else check_error_path)(options)
     check_libraries(options)
-    load_code(acme=options.acme is not None)
+    load_code(extras_of(options))
     tls = read_contexts(options)
     try:
         load_application()

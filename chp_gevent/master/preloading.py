@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import importlib
 import pkgutil
+from collections.abc import Collection
 
 import chp_gevent
 from chp_gevent.runtime.patching import patch_before_loading
@@ -28,17 +29,19 @@ _LOADED_LATE = (
 # What does something when it is imported, rather than define it.
 _COMMANDS = ("chp_gevent.__main__", "chp_gevent.gunicorn_conf")
 
-_ACME = "chp_gevent.acme."
+# The modules that need an extra.
+_EXTRAS = {"acme": "chp_gevent.acme.", "redis": "chp_gevent.stores.redis."}
 
 
-def load_code(*, acme: bool) -> None:
+def load_code(extras: Collection[str]) -> None:
     """Load every module of the package, in the state of patching that the children need.
 
-    ``acme`` says whether those are among them that need the extra of that name.
+    ``extras`` are those whose modules are among them: ``acme``, ``redis``.
     """
+    left_out = tuple(prefix for extra, prefix in _EXTRAS.items() if extra not in extras)
     patch_before_loading()
     for module in pkgutil.walk_packages(chp_gevent.__path__, f"{chp_gevent.__name__}."):
-        if module.name not in _COMMANDS and (acme or not module.name.startswith(_ACME)):
+        if module.name not in _COMMANDS and not module.name.startswith(left_out):
             importlib.import_module(module.name)
     for name in _LOADED_LATE:
         importlib.import_module(name)

@@ -15,8 +15,12 @@ from chp_gevent.config.options import Address, OptionError, Options
 from chp_gevent.master.listeners import adopted_listeners, close_listeners, open_listeners
 from chp_gevent.proxy.access_log.files import check_file
 
-# What the extra [acme] brings.
-_ACME_LIBRARIES: Final = ("acme", "cryptography", "josepy", "requests")
+# What extras bring, and the flags of the options that need them.
+_LIBRARIES: Final = {
+    "acme": ("acme", "cryptography", "josepy", "requests"),
+    "redis": ("redis", "hiredis"),
+}
+_FLAGS: Final = {"acme": "--acme-domain", "redis": "--storage-backend"}
 
 
 class ListeningSockets(NamedTuple):
@@ -86,10 +90,19 @@ def check_files(options: Options) -> None:
     check_error_path(options)
 
 
+def extras_of(options: Options) -> list[str]:
+    """Return the extras that the options need."""
+    needed = {"acme": options.acme is not None, "redis": options.shared_store is not None}
+    return [extra for extra, is_needed in needed.items() if is_needed]
+
+
 def check_libraries(options: Options) -> None:
     """Check that there are the libraries that not everybody needs. Raises OptionError."""
-    if options.acme is not None and not all(map(find_spec, _ACME_LIBRARIES)):
-        raise OptionError("--acme-domain: needs more packages: pip install 'chp-gevent[acme]'")
+    for extra in extras_of(options):
+        if not all(map(find_spec, _LIBRARIES[extra])):
+            raise OptionError(
+                f"{_FLAGS[extra]}: needs more packages: pip install 'chp-gevent[{extra}]'"
+            )
 
 
 def _check_storage(options: AcmeOptions) -> None:

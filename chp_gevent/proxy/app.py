@@ -31,6 +31,7 @@ from chp_gevent.proxy.upstream.pools import Upstream
 from chp_gevent.proxy.wsgi_request import request_of
 from chp_gevent.routing.paths import host_segment, request_path
 from chp_gevent.routing.table import Route, RouteTable
+from chp_gevent.shared.readiness import READY_PATHS, readiness
 from chp_gevent.shared.segment import (
     ACTIVITY_COUNT,
     ACTIVITY_NS,
@@ -50,6 +51,8 @@ from chp_gevent.shared.subscriber import Subscriber
 log = logging.getLogger("chp_gevent.proxy")
 
 HEALTH_PATH = "/_chp_healthz"
+OWN_PATHS = frozenset((HEALTH_PATH, *READY_PATHS))
+"""Targets of requests that are for the proxy itself."""
 _HEALTH = b'{"status":"OK"}'
 
 
@@ -94,9 +97,8 @@ class ProxyApplication:
         """Answer one request. Raises ``WireError`` and ``ClientGone`` to the server."""
         request = request_of(environ)
         head = request.head
-        if head.target == HEALTH_PATH:
-            start_response("200 OK", [("Content-Type", "application/json")])
-            return [_HEALTH]
+        if head.target in OWN_PATHS:
+            return self._answer_itself(head.target, start_response)
         # With a body it can't be one (RFC 6455, 4.1), and is forwarded as any other request.
         websocket = head.upgrade == "websocket" and head.method == "GET" and not head.has_body
         self._row[REQUESTS_WS if websocket else REQUESTS_WEB] += 1
@@ -111,6 +113,14 @@ class ProxyApplication:
         except TargetError as error:
             self._row[TARGET_ERRORS[error.kind.value]] += 1
             return self._fail(503, str(error), head, websocket, start_response)
+
+    def _answer_itself(self, target: str, start_response: StartResponse) -> Iterable[bytes]:
+        is_well, body = True, _HEALTH
+        if target != HEALTH_PATH:
+            is_well, body = readiness(self._words, target)
+        status = "200 OK" if is_well else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "application/json")])
+        return [body]
 
     # -- routing
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from chp_gevent.http.h1.fields import HOST, Field
 from chp_gevent.http.https_location import HTTPS_PORT, https_location
-from chp_gevent.proxy.app import HEALTH_PATH
+from chp_gevent.proxy.app import OWN_PATHS
 from chp_gevent.proxy.wsgi_request import request_of
 from chp_gevent.shared.segment import REQUESTS_WEB, STATUS
 
@@ -45,7 +45,7 @@ class HttpsOnly:
             return self._app(environ, start_response)
         host = _host(head.fields)
         is_handshake = head.upgrade == "websocket" and head.method == "GET"
-        if is_handshake or head.target == HEALTH_PATH or not host:
+        if is_handshake or head.target in OWN_PATHS or not host:
             return self._app(environ, start_response)
         # To 301, clients repeat a POST as a GET (RFC 9110, 15.4.2).
         safe = head.method in ("GET", "HEAD")

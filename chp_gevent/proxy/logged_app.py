@@ -9,7 +9,7 @@ from typing import Any
 from chp_gevent.http.h1.heads import ResponseHead
 from chp_gevent.http.h1.logged import LoggedRequest
 from chp_gevent.http.request import ClientRequest, StartResponse
-from chp_gevent.proxy.app import HEALTH_PATH, ProxyApplication
+from chp_gevent.proxy.app import OWN_PATHS, ProxyApplication
 from chp_gevent.proxy.upstream.exchange import Exchange
 from chp_gevent.routing.table import Route
 
@@ -20,7 +20,7 @@ class LoggedProxyApplication(ProxyApplication):
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request. Health checks have no line, as no account counts them."""
         request = environ.get("chp.request")
-        if isinstance(request, LoggedRequest) and request.head.target == HEALTH_PATH:
+        if isinstance(request, LoggedRequest) and request.head.target in OWN_PATHS:
             request.take_access_entry()
         return super().__call__(environ, start_response)
 

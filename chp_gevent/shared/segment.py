@@ -53,6 +53,18 @@ HEADER_WORDS: Final = (
     "certificate_ends_public",
     "certificate_ends_api",
     "certificate_ends_targets",
+    # 1 once the table is what the server's store has, or there is none.
+    "table_loaded",
+    # Until when this server has all that others may have confirmed: milliseconds of CLOCK_BOOTTIME,
+    # which goes on while the machine is suspended.
+    "current_until",
+    # Where the table stands in the history of one that servers share: ``stores/redis/position.py``.
+    "store_epoch",
+    "store_epoch_random",
+    "store_change",
+    "store_tag",
+    # A random number: no two servers have the same.
+    "server_id",
 )
 GENERATION: Final = HEADER_WORDS.index("generation")
 EPOCH: Final = HEADER_WORDS.index("epoch")
@@ -66,6 +78,15 @@ STOPPING: Final = HEADER_WORDS.index("stopping")
 CERTIFICATE_ENDS_PUBLIC: Final = HEADER_WORDS.index("certificate_ends_public")
 CERTIFICATE_ENDS_API: Final = HEADER_WORDS.index("certificate_ends_api")
 CERTIFICATE_ENDS_TARGETS: Final = HEADER_WORDS.index("certificate_ends_targets")
+TABLE_LOADED: Final = HEADER_WORDS.index("table_loaded")
+CURRENT_UNTIL: Final = HEADER_WORDS.index("current_until")
+FOR_EVER: Final = 2**64 - 1
+"""``current_until`` of a server that shares its routes with no other."""
+STORE_EPOCH: Final = HEADER_WORDS.index("store_epoch")
+STORE_EPOCH_RANDOM: Final = HEADER_WORDS.index("store_epoch_random")
+STORE_CHANGE: Final = HEADER_WORDS.index("store_change")
+STORE_TAG: Final = HEADER_WORDS.index("store_tag")
+SERVER_ID: Final = HEADER_WORDS.index("server_id")
 
 ROW_WORDS: Final = (
     # Counters: they only grow, also when a new worker continues the row of a dead one.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from chp_gevent.config.options import Options
 
@@ -83,3 +83,110 @@ class Store(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Let go of the storage when the server stops; optional."""
+
+
+class StoreUnavailable(Exception):
+    """A change can't be confirmed; the message says why, for the log."""
+
+
+class TableFull(Exception):
+    """This server can't hold what the others do: no slot, or no memory, for another route."""
+
+
+class SharedTable(Protocol):
+    """The table of this server, as a store changes it that servers share.
+
+    Paths are canonical; data are JSON objects as the API shows them, encoded, without
+    ``last_activity``. Times are Unix times in milliseconds.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of routes."""
+        ...
+
+    def get(self, path: str) -> bytes | None:
+        """Return the data of a route."""
+        ...
+
+    def items(self) -> list[tuple[str, bytes]]:
+        """Return all routes."""
+        ...
+
+    def put(self, path: str, data: bytes, activity: int | None = None) -> None:
+        """Publish a route, to all workers; its last activity is now, or ``activity``.
+
+        Raises ``TableFull``. Data that no route can have are left out, with a line in the log.
+        """
+        ...
+
+    def remove(self, path: str) -> None:
+        """Publish that there is no such route. Raises ``TableFull``."""
+        ...
+
+    def last_activity(self, path: str) -> int:
+        """Return when a route was used last on this server; 0 if there is none."""
+        ...
+
+    def used(self) -> list[tuple[str, int]]:
+        """Return the routes that were used since this was called last, and when."""
+        ...
+
+
+class Figure(NamedTuple):
+    """A value for metrics: a gauge, or a counter since the management process began."""
+
+    name: str
+    text: str
+    value: float
+    is_counter: bool = False
+    label: tuple[str, str] | None = None
+
+
+class SharedStore(ABC):
+    """Keeps one table for several servers, each of which changes it and is told of changes.
+
+    A change is published by the store, on all servers in the same order, whoever has made it; when
+    the call returns, it holds for every request that any current server accepts.
+    """
+
+    @abstractmethod
+    def start(self, table: SharedTable) -> None:
+        """Begin to follow the shared table, and to change this one accordingly."""
+
+    @abstractmethod
+    def wait_until_loaded(self, timeout: float) -> None:
+        """Wait until the table is, or once was, as the shared one.
+
+        Raises ``StoreUnavailable`` after so many seconds.
+        """
+
+    @abstractmethod
+    def add(self, path: str, data: bytes) -> None:
+        """Add a route, or replace the one with the same path. Raises ``StoreUnavailable``."""
+
+    @abstractmethod
+    def add_if_absent(self, path: str, data: bytes) -> None:
+        """Add a route if there is none with this path, without waiting for other servers.
+
+        Raises ``StoreUnavailable``.
+        """
+
+    @abstractmethod
+    def remove(self, path: str) -> bool:
+        """Remove a route; return whether there was one. Raises ``StoreUnavailable``."""
+
+    @abstractmethod
+    def others_activity(self) -> Mapping[str, int]:
+        """Return when routes were used last, on any server, as far as that can be known now."""
+
+    @abstractmethod
+    def seconds_behind(self) -> float:
+        """Return for how many seconds others may have changed the table; 0 if it is current."""
+
+    @abstractmethod
+    def figures(self) -> Iterable[Figure]:
+        """Return what metrics say of it."""
+
+    @abstractmethod
+    def stop(self, *, leave: bool) -> None:
+        """End; ``leave``: nobody is to wait for this server, which does not come back."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib import import_module
 
 from chp_gevent.config.options import Options
 from chp_gevent.config.privileges import without_secrets
-from chp_gevent.stores.base import Store, StoreSetupError
+from chp_gevent.config.storage_options import SharedStoreOptions, is_engine_url
+from chp_gevent.stores.base import SharedStore, Store, StoreSetupError
 
 _SQLITE = "sqlite:"
 
@@ -39,6 +41,8 @@ def check_store(backend: str) -> None:
     Raises:
         StoreSetupError: there is no such class, or no such folder.
     """
+    if is_engine_url(backend):
+        return
     if not backend.startswith(_SQLITE):
         load_store_class(backend)
         return
@@ -64,6 +68,21 @@ def open_store(backend: str, options: Options) -> Store:
         return store_class(without_secrets(options))
     except Exception as error:
         raise StoreSetupError(f"--storage-backend: {backend!r}: {_reason(error)}") from error
+
+
+def open_shared_store(
+    options: SharedStoreOptions, words: memoryview[int], log: logging.Logger
+) -> SharedStore:
+    """Make the store of a table that servers share.
+
+    Args:
+        options: the store's.
+        words: the header of the segment.
+        log: the server's logger.
+    """
+    from chp_gevent.stores.redis.store import RedisStore
+
+    return RedisStore(options, words, log)
 
 
 def _reason(error: Exception) -> str:

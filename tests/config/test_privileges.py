@@ -9,13 +9,22 @@ from typing import Any
 
 from chp_gevent.config.options import SECRET_VARIABLES, Options, ServerTlsOptions, TcpAddress
 from chp_gevent.config.privileges import without_secrets
+from chp_gevent.config.storage_options import EnginePlace, SharedStoreOptions
 from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.shared.segment import Segment
 
 TLS = ServerTlsOptions("key", "cert", passphrase="of clients")
 API_TLS = ServerTlsOptions("key", "cert", passphrase="of the API", flag_prefix="--api-ssl")
+SHARED = SharedStoreOptions(
+    EnginePlace("unix", path="/x"), username="u", password="secret", sentinel_password="secret"
+)
 OPTIONS = Options(
-    TcpAddress("", 8000), TcpAddress("", 8001), tls=TLS, api_tls=API_TLS, auth_token="secret"
+    TcpAddress("", 8000),
+    TcpAddress("", 8001),
+    tls=TLS,
+    api_tls=API_TLS,
+    auth_token="secret",
+    shared_store=SHARED,
 )
 
 
@@ -26,6 +35,10 @@ def test_a_worker_is_given_no_secret_of_the_api() -> None:
     assert worker.options == without_secrets(OPTIONS)
     assert (worker.options.auth_token, worker.options.api_tls) == (None, None)
     assert worker.options.tls == TLS, "it serves with that"
+    shared = worker.options.shared_store
+    assert shared is not None
+    assert (shared.username, shared.password, shared.sentinel_password) == (None, None, None)
+    assert "secret" not in repr(OPTIONS)
 
 
 def test_there_is_a_variable_for_each_secret() -> None:
@@ -33,6 +46,9 @@ def test_there_is_a_variable_for_each_secret() -> None:
         "CONFIGPROXY_AUTH_TOKEN",
         "CONFIGPROXY_SSL_KEY_PASSPHRASE",
         "CONFIGPROXY_API_SSL_KEY_PASSPHRASE",
+        "CONFIGPROXY_STORAGE_USERNAME",
+        "CONFIGPROXY_STORAGE_PASSWORD",
+        "CONFIGPROXY_STORAGE_SENTINEL_PASSWORD",
     }
 
 

@@ -38,7 +38,7 @@ INTEGRATION: Final = frozenset(
     for name in (
         "api connect_timeout disconnects errors exchanges forwarding_bodies forwarding_headers "
         "hostile_requests hostile_responses options_errors options_redirect proxy_protocol routing "
-        "stale_connections streaming supervision upgrades"
+        "shared_losses shared_routes stale_connections streaming supervision upgrades"
     ).split()
 )
 """Other files that are counted."""

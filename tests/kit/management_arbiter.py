@@ -136,7 +136,7 @@ def _run(options: Options, log_path: str) -> None:
     _say(listening={name: each[0].getsockname()[1] for name, each in sockets.items()})
     segment = Segment(rows=4, routes=1000)
     journal = Journal(segment)
-    load_code(acme=False)
+    load_code(())
     tls = SharedTls(options, read_contexts(options), TicketSecrets())
     for _ in sys.stdin:
         _supervise(options, tls, segment, journal, sockets, log)

@@ -62,7 +62,7 @@ def make_call(segment: Segment, log: logging.Logger) -> Callable[[Routes, str | 
     row = take_management_row(segment)
 
     def make(routes: Routes, token: str | None = None) -> Call:
-        api = Api(routes, token, row, log)
+        api = Api(routes, token, segment.words, row, log)
 
         def call(method: str, target: str, body: bytes = b"", **environ: Any) -> WsgiAnswer:
             return call_wsgi(api, method, target, **{"wsgi.input": io.BytesIO(body), **environ})

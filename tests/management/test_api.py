@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chp_gevent.management import routes as routes_module
 from chp_gevent.management.api import Api
 from chp_gevent.management.counters import management_row, read_totals, statuses
 from chp_gevent.management.routes import Routes
+from chp_gevent.routing import target_url
 from chp_gevent.routing.route_options import RouteOptions
-from chp_gevent.routing.target_url import check_target_url
 from chp_gevent.shared.publisher import Publisher
 from chp_gevent.shared.segment import OPEN_CONNECTIONS, Segment
 from tests.kit.api_calls import Call, call_wsgi, conforming
@@ -294,9 +293,9 @@ def test_targets_of_every_kind_are_kept_as_posted(call: Call, target: str) -> No
     assert json.loads(call("GET", "/api/routes/a").body)["target"] == target
 
 
-@given(st.from_regex(routes_module._USUAL_TARGET, fullmatch=True))
+@given(st.from_regex(target_url._USUAL, fullmatch=True))
 def test_the_shortcut_for_usual_targets_takes_none_that_the_check_refuses(target: str) -> None:
-    check_target_url(target)
+    target_url._check_parts(target)
 
 
 # -- who may call
@@ -479,6 +478,6 @@ def test_a_bug_is_a_500_and_one_line(
 def test_the_api_is_a_wsgi_application(
     routes: Routes, segment: Segment, log: logging.Logger, method: str
 ) -> None:
-    api = conforming(Api(routes, None, segment.row(0), log))
+    api = conforming(Api(routes, None, segment.words, segment.row(0), log))
     assert call_wsgi(api, method, "/api/routes/a").status >= 200
     assert sum(statuses(segment.row(0)).values()) == 1

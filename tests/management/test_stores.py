@@ -301,11 +301,11 @@ def test_a_store_that_does_not_care_about_activity_is_not_asked(
 
 
 def test_the_store_is_closed_at_the_end(stored_routes: Routes, store: DictStore) -> None:
-    stored_routes.close_store()
+    stored_routes.close_store(for_good=True)
     assert store.closed
     store.failure = ConnectionError("lost")
     with pytest.raises(StoreWriteError):
-        stored_routes.close_store()
+        stored_routes.close_store(for_good=True)
 
 
 # -- host routing

@@ -15,6 +15,7 @@ from chp_gevent.config.table import (
     metrics,
     processes,
     requests,
+    storage,
     targets,
     timeouts,
 )
@@ -41,6 +42,7 @@ SECTIONS: Final = tuple(
             client_tls,
             acme,
             api,
+            storage,
             targets,
             requests,
             timeouts,

@@ -99,11 +99,11 @@ STORAGE_BACKEND = Option(
     "--storage-backend",
     parsed(storage_backend),
     metavar="STORE",
-    help="Where routes outlive the server: sqlite:PATH, or a class of yours, package.module.Class"
-    " (default: they are kept in memory).",
+    help="Where routes outlive the server: sqlite:PATH, redis://HOST:PORT, or a class of yours,"
+    " package.module.Class (default: they are kept in memory).",
     shown_default="in memory",
-    meaning="Where [routes outlive the server](storage.md): `sqlite:PATH`, or a Python class,"
-    " `package.module.Class`.",
+    meaning="Where [routes outlive the server](storage.md): `sqlite:PATH`, a URL of Redis, or a"
+    " Python class, `package.module.Class`.",
     since="3.1",
-    difference="`sqlite:PATH` is ours. A Python class instead of a Node module.",
+    difference="`sqlite:PATH` and Redis are ours. A Python class instead of a Node module.",
 )
