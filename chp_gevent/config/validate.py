@@ -10,7 +10,6 @@ from ipaddress import ip_address
 
 from chp_gevent.config.acme_options import AcmeOptions, default_storage
 from chp_gevent.config.argv import CommandLine
-from chp_gevent.config.option import Option
 from chp_gevent.config.options import (
     Address,
     ClientTlsOptions,
@@ -25,7 +24,6 @@ from chp_gevent.config.options import (
     UnixAddress,
     passphrase_variable,
 )
-from chp_gevent.config.storage_options import SharedStoreOptions, engine_place, is_engine_url
 from chp_gevent.config.table import (
     acme,
     api,
@@ -35,10 +33,10 @@ from chp_gevent.config.table import (
     metrics,
     processes,
     requests,
-    storage,
     targets,
     timeouts,
 )
+from chp_gevent.config.validate_storage import shared_store
 from chp_gevent.http.https_location import HTTPS_PORT
 from chp_gevent.http.limits import LimitOptions
 from chp_gevent.routing.custom_headers import fault_of_name, is_value
@@ -74,7 +72,7 @@ def options(arguments: CommandLine, environ: Mapping[str, str]) -> Options:
         auth_token=_auth_token(environ),
         statsd=_statsd(arguments),
         storage_backend=arguments.get(api.STORAGE_BACKEND),
-        shared_store=_shared_store(arguments, environ),
+        shared_store=shared_store(arguments, environ),
         pid_file=arguments.get(general.PID_FILE),
         log_level=arguments.get(general.LOG_LEVEL),
         log_format=arguments.get(general.LOG_FORMAT),
@@ -180,42 +178,6 @@ def _acme(arguments: CommandLine, environ: Mapping[str, str]) -> AcmeOptions | N
         storage=os.path.abspath(storage or default_storage(environ, is_root=os.geteuid() == 0)),
         email=arguments.get(acme.ACME_EMAIL),
         ca=arguments.get(acme.ACME_CA),
-    )
-
-
-def _shared_store(arguments: CommandLine, environ: Mapping[str, str]) -> SharedStoreOptions | None:
-    backend = arguments.get(api.STORAGE_BACKEND)
-    if backend is None or not is_engine_url(backend):
-        for option in (each for each in vars(storage).values() if isinstance(each, Option)):
-            arguments.get(option)
-            if option.flag in arguments.given:
-                raise OptionError(f"{option.flag}: needs --storage-backend redis://HOST:PORT")
-        return None
-    place = engine_place(backend)
-    ca = arguments.get(storage.STORAGE_SSL_CA)
-    cert = arguments.get(storage.STORAGE_SSL_CERT)
-    key = arguments.get(storage.STORAGE_SSL_KEY)
-    if bool(cert) != bool(key):
-        given, other = ("cert", "key") if cert else ("key", "cert")
-        raise OptionError(f"--storage-ssl-{given}: needs --storage-ssl-{other}")
-    if (ca or cert) and not place.is_encrypted:
-        raise OptionError(
-            f"--storage-ssl-{'ca' if ca else 'cert'}: needs a --storage-backend that begins with "
-            "rediss"
-        )
-    return SharedStoreOptions(
-        place=place,
-        prefix=arguments.get(storage.STORAGE_PREFIX),
-        lease=arguments.get(storage.STORAGE_LEASE),
-        replicas_to_wait_for=arguments.get(storage.STORAGE_WAIT),
-        start_timeout=arguments.get(storage.STORAGE_START_TIMEOUT),
-        name=arguments.get(storage.REPLICA_NAME) or "",
-        ca=ca,
-        cert=cert,
-        key=key,
-        username=environ.get("CONFIGPROXY_STORAGE_USERNAME") or None,
-        password=environ.get("CONFIGPROXY_STORAGE_PASSWORD") or None,
-        sentinel_password=environ.get("CONFIGPROXY_STORAGE_SENTINEL_PASSWORD") or None,
     )
 
 
