@@ -122,6 +122,22 @@ def at(moment: str) -> float:
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
 
 
+def test_what_can_be_no_route_is_left_out(start: StartServer, engine: Engine) -> None:
+    first = start("a")
+    first.api.add("/good", "http://127.0.0.1:9")
+    with engine.client.pipeline(transaction=True) as at_once:
+        at_once.hset("{chp}:routes", b"/\xff", '{"target": "http://127.0.0.1:9"}')
+        at_once.hset("{chp}:routes", "/bad", "nonsense")
+        at_once.hincrby("{chp}:meta", "count", 2)
+        at_once.execute()
+    second = start("b")
+    assert paths(second) == {"/good"}
+    second.wait_for_log("error: Shared route /bad is left out: ")
+    second.wait_for_log(r"error: Shared route /\\udcff is left out: its path can't be one")
+    first.api.add("/bad", "http://127.0.0.1:9")
+    assert paths(second) == {"/good", "/bad"}
+
+
 # -- a server that is silent, or ends
 
 

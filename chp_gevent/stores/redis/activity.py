@@ -10,6 +10,7 @@ import gevent
 
 from chp_gevent.stores.redis.follower import Follower
 from chp_gevent.stores.redis.link import FAILURES
+from chp_gevent.stores.redis.recovery import path_of
 from chp_gevent.stores.redis.replica import Replica, unix_ms
 from chp_gevent.stores.redis.session import Session
 
@@ -116,7 +117,7 @@ class Activity:
                 *("WITHSCORES", "LIMIT", start, 5000),
             )
             for path, when in zip(flat[::2], flat[1::2], strict=True):
-                others[path.decode()] = int(float(when))
+                others[path_of(path)] = int(float(when))
             if len(flat) < 10_000:
                 break
             start += 5000

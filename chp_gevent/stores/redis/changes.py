@@ -11,6 +11,7 @@ from gevent.event import Event
 from gevent.queue import Queue
 from redis.exceptions import NoScriptError, ReadOnlyError
 
+from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.stores.base import StoreUnavailable, TableFull
 from chp_gevent.stores.redis.link import FAILURES
 from chp_gevent.stores.redis.position import random_tag
@@ -250,10 +251,14 @@ class Changes:
             while len(batch) < _MOST_AT_ONCE and not self._queue.empty():
                 batch.append(self._queue.get())
             session = self._replica.session
-            if session is None:
-                _fail(batch, f"this server is not current: {self._replica.state}")
-            else:
-                self._send(session, batch)
+            try:
+                if session is None:
+                    _fail(batch, f"this server is not current: {self._replica.state}")
+                else:
+                    self._send(session, batch)
+            except Exception as error:
+                log_traceback(self._replica.log, error)
+                _fail(batch, f"{_reason(error)}; the outcome is unknown", unknown=True)
             for change in batch:
                 change.answered.set()
 

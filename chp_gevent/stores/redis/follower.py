@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import gevent
 
+from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.stores.base import TableFull
 from chp_gevent.stores.redis.changes import Changes
 from chp_gevent.stores.redis.engine import Engine
 from chp_gevent.stores.redis.link import FAILURES
 from chp_gevent.stores.redis.position import NOWHERE
-from chp_gevent.stores.redis.recovery import Recovery, fields_of, number_of
+from chp_gevent.stores.redis.recovery import Recovery, fields_of, number_of, path_of
 from chp_gevent.stores.redis.replica import Replica, boot_time
 from chp_gevent.stores.redis.session import BLOCK, Session
 
@@ -78,7 +79,10 @@ class Follower:
             except TableFull as error:
                 wait = _FULL_PAUSE
                 self._note_full(error)
-            except (*FAILURES, gevent.Timeout) as error:
+            except FAILURES as error:
+                self._note_away(error)
+            except Exception as error:
+                log_traceback(self._replica.log, error)
                 self._note_away(error)
             if time.monotonic() - began > _LASTING:
                 pause = _FIRST_PAUSE
@@ -107,7 +111,7 @@ class Follower:
 
     # -- what is said of it
 
-    def _note_away(self, error: BaseException) -> None:
+    def _note_away(self, error: Exception) -> None:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         replica = self._replica
         replica.state = f"Redis is away: {reason}"
@@ -254,7 +258,7 @@ class Follower:
                     raise _Gap
                 replica.apply(
                     fields[b"o"] == b"a",
-                    fields[b"p"].decode(),
+                    path_of(fields[b"p"]),
                     fields[b"d"],
                     number,
                     fields[b"t"].decode(),

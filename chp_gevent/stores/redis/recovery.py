@@ -212,7 +212,7 @@ class Recovery:
                 "HSCAN", self._replica.routes_key, cursor, "COUNT", _CHANGES_AT_ONCE
             )
             for path, data in zip(flat[::2], flat[1::2], strict=True):
-                routes[path.decode()] = data
+                routes[path_of(path)] = data
             if cursor == b"0":
                 break
             gevent.sleep(0)
@@ -234,7 +234,7 @@ class Recovery:
                 if number_of(entry) != position.change + 1:
                     return None
                 fields = fields_of(flat)
-                path = fields[b"p"].decode()
+                path = path_of(fields[b"p"])
                 if fields[b"o"] == b"a":
                     routes[path] = fields[b"d"]
                 else:
@@ -265,7 +265,7 @@ class Recovery:
                 "ZRANGE", self._replica.activity_key, start, start + 4999, "WITHSCORES"
             )
             for path, when in zip(flat[::2], flat[1::2], strict=True):
-                times[path.decode()] = int(float(when))
+                times[path_of(path)] = int(float(when))
             if len(flat) < 10_000:
                 return times
             start += 5000
@@ -286,6 +286,11 @@ class Recovery:
 def number_of(entry: bytes) -> int:
     """Return the number of a change from the id of its entry in the log."""
     return int(entry.partition(b"-")[0])
+
+
+def path_of(key: bytes) -> str:
+    """Return the path of a route; one that is no UTF-8 can be none, and is left out later."""
+    return key.decode(errors="surrogateescape")
 
 
 def fields_of(flat: list[bytes]) -> dict[bytes, bytes]:

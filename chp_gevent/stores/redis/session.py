@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,8 +27,6 @@ class Session:
         run_id: of the engine's process.
         address: where it is, for the log.
         policy: what it does when its memory is full (``maxmemory-policy``), if it says that.
-        since: when it was made, monotonic seconds.
-        is_closed: whether it is to be used no more.
 
     Raises what is in ``link.FAILURES``.
     """
@@ -40,8 +37,6 @@ class Session:
         self.address = f"{host}:{port}" if port else "its socket"
         self.run_id = ""
         self.policy = ""
-        self.since = time.monotonic()
-        self.is_closed = False
         self._links: list[Link] = []
         try:
             self.read = self._link(engine, found, BLOCK + 2.5)
@@ -75,6 +70,5 @@ class Session:
 
     def close(self) -> None:
         """Close the connections; whoever waits for an answer gets an error."""
-        self.is_closed = True
         for link in self._links:
             link.close()

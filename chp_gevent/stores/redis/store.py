@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import gevent
 
 from chp_gevent.config.storage_options import SharedStoreOptions
+from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.shared.segment import CURRENT_UNTIL
 from chp_gevent.stores.base import Figure, SharedStore, SharedTable, StoreUnavailable
 from chp_gevent.stores.redis.activity import Activity
@@ -47,7 +48,17 @@ class RedisStore(SharedStore):
         self.follower = Follower(replica, self._changes, engine)
         self._activity = Activity(replica, self.follower)
         routines = (self.follower.run, self._changes.send, self._changes.look, self._activity.push)
-        self._greenlets = [gevent.spawn(each) for each in routines]
+        self._greenlets = [gevent.spawn(self._keep, each) for each in routines]
+
+    def _keep(self, routine: Callable[[], None]) -> None:
+        """Run a routine that does not end, again if it does so by a fault of ours."""
+        while True:
+            try:
+                routine()
+            except Exception as error:
+                self._log.error("A fault in the store: %s: %s", type(error).__name__, error)
+                log_traceback(self._log, error)
+            gevent.sleep(1.0)
 
     def wait_until_loaded(self, timeout: float) -> None:
         """See ``SharedStore``."""

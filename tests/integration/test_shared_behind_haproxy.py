@@ -1,0 +1,182 @@
+"""Two servers that share their routes behind HAProxy, as docs/how-to/several-machines.md has it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.kit.api_client import ApiClient
+from tests.kit.engine import Engine
+from tests.kit.pages import DOCS, blocks, section
+from tests.kit.peers import EchoTarget, RawClient, get, wait_until
+from tests.kit.server import TOKEN, Proxy, free_ports, start_proxy
+from tests.kit.shared_servers import LEASE, engine_fixture, is_current, needs_redis, paths
+
+HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin")
+
+pytestmark = [
+    pytest.mark.ours,
+    needs_redis,
+    pytest.mark.skipif(HAPROXY is None, reason="needs haproxy"),
+]
+
+__all__ = ["engine_fixture"]
+
+
+class Balancer:
+    """HAProxy in front of two servers, whose ports stay the same when they are started again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.public, self.api_port = free_ports(2)
+        self.ports = [consecutive_ports() for _ in range(2)]
+        self.api = ApiClient(f"http://127.0.0.1:{self.api_port}", TOKEN)
+
+    def config(self) -> str:
+        """Return what the page shows, with addresses of this machine."""
+        page = section(DOCS / "how-to" / "several-machines.md", "HAProxy")
+        (text,) = blocks(page, "haproxy")
+        (first, _), (second, _) = self.ports
+        for theirs, here in {
+            "bind :80": f"bind 127.0.0.1:{self.public}",
+            "bind 10.0.0.8:8001": f"bind 127.0.0.1:{self.api_port}",
+            "10.0.0.1:8000": f"127.0.0.1:{first}",
+            "10.0.0.1:8001": f"127.0.0.1:{first + 1}",
+            "10.0.0.2:8000": f"127.0.0.1:{second}",
+            "10.0.0.2:8001": f"127.0.0.1:{second + 1}",
+        }.items():
+            assert text.count(theirs) == 1, theirs
+            text = text.replace(theirs, here)
+        return text
+
+    @contextmanager
+    def server(self, number: int) -> Iterator[Proxy]:
+        """Run one of the servers until the block ends."""
+        port, api_port = self.ports[number]
+        with start_proxy(
+            *("--ip", "127.0.0.1", "--port", str(port), "--trusted-proxies", "127.0.0.1"),
+            *("--api-ip", "127.0.0.1", "--api-port", str(api_port)),
+            *("--storage-backend", self._engine.url, "--storage-lease", str(LEASE)),
+            own_addresses=True,
+        ) as proxy:
+            wait_until(lambda: is_current(proxy), 10, "it is current")
+            yield proxy
+
+    def status(self, path: str) -> int:
+        return requests.get(f"http://127.0.0.1:{self.public}{path}", timeout=10).status_code
+
+
+def consecutive_ports() -> tuple[int, int]:
+    """Return a free port and the one after it."""
+    while True:
+        (port,) = free_ports(1)
+        if wait_free(port + 1):
+            return port, port + 1
+
+
+def wait_free(port: int) -> bool:
+    try:
+        RawClient(("127.0.0.1", port)).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.fixture
+def balancer(engine: Engine, tmp_path: Path) -> Iterator[Balancer]:
+    """HAProxy; its servers are not there yet."""
+    balancer = Balancer(engine)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(balancer.config())
+    assert HAPROXY is not None
+    subprocess.run([HAPROXY, "-c", "-f", str(config)], check=True, capture_output=True)
+    with subprocess.Popen([HAPROXY, "-f", str(config)], stderr=subprocess.DEVNULL) as process:
+        yield balancer
+        process.terminate()
+
+
+@contextmanager
+def asking(balancer: Balancer, path: str) -> Iterator[Counter[str]]:
+    """Ask for a page all the time, on connections that are kept; yields what the answers were."""
+    answers: Counter[str] = Counter()
+    ended = threading.Event()
+
+    def ask() -> None:
+        with requests.Session() as session:
+            while not ended.wait(0.01):
+                try:
+                    answer = session.get(f"http://127.0.0.1:{balancer.public}{path}", timeout=10)
+                    answers[str(answer.status_code)] += 1
+                except requests.RequestException as error:
+                    answers[repr(error)] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_servers_are_restarted_upgraded_and_lost_one_after_the_other(balancer: Balancer) -> None:
+    with ExitStack() as stack:
+        target = stack.enter_context(EchoTarget("t"))
+        with ExitStack() as first:
+            one = first.enter_context(balancer.server(0))
+            two = stack.enter_context(balancer.server(1))
+            wait_until(lambda: balancer.status("/_chp_ready") == 200, 10, "HAProxy has seen them")
+            wait_until(lambda: api_answers(balancer), 10, "and their APIs")
+            balancer.api.add("/kept", target.url)
+            with asking(balancer, "/kept") as answers:
+                # In turn, the API calls come to both.
+                for number in range(20):
+                    balancer.api.add(f"/r{number}", target.url)
+                assert paths(one) == paths(two)
+                assert len(paths(one)) == 21
+                two.signal(signal.SIGHUP)
+                two.wait_for_log("reloaded: ", 30)
+                first.close()  # a clean stop of the first one
+                balancer.api.add("/meanwhile", target.url)
+                one = stack.enter_context(balancer.server(0))
+                assert "/meanwhile" in paths(one)
+                wait_until(lambda: answers["200"] > 300, 20, "requests are answered")
+            assert set(answers) == {"200"}
+        # One dies. What is in flight on it breaks off; all that comes later is answered.
+        two.kill()
+        wait_until(lambda: balancer.status("/kept") == 200, 5, "the other one answers")
+        balancer.api.add("/after", target.url)
+        assert [balancer.status(path) for path in ("/kept", "/after", "/r7")] == [200] * 3
+
+
+def api_answers(balancer: Balancer) -> bool:
+    try:
+        return balancer.api.get(f"{balancer.api.url}/api/routes", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def test_without_the_engine_no_server_is_taken_out(balancer: Balancer, engine: Engine) -> None:
+    with EchoTarget("t") as target, balancer.server(0), balancer.server(1):
+        wait_until(lambda: balancer.status("/_chp_ready") == 200, 10, "HAProxy has seen them")
+        wait_until(lambda: api_answers(balancer), 10, "and their APIs")
+        balancer.api.add("/kept", target.url)
+        engine.kill()
+        wait_until(lambda: not api_answers(balancer), 15, "no server is current")
+        with RawClient(("127.0.0.1", balancer.public)) as client:
+            for _ in range(20):
+                assert client.request(get("/kept")).status == 200
+        engine.start()
+        wait_until(lambda: api_answers(balancer), 15, "they are current again")
+        balancer.api.add("/after", target.url)
