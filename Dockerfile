@@ -2,7 +2,7 @@
 FROM python:3.13-slim AS build
 COPY setup.py pyproject.toml README.md LICENSE /source/
 COPY chp_gevent /source/chp_gevent
-RUN python -m venv /opt/chp-gevent && /opt/chp-gevent/bin/pip install --no-cache-dir /source
+RUN python -m venv /opt/chp-gevent && /opt/chp-gevent/bin/pip install --no-cache-dir '/source[acme,redis]'
 
 FROM python:3.13-slim
 COPY --from=build /opt/chp-gevent /opt/chp-gevent
