@@ -16,6 +16,7 @@ import requests
 
 from tests.kit.api_client import ApiClient
 from tests.kit.engine import Engine
+from tests.kit.hub import CONFIG, PROXY_TOKEN, USER, Hub, log_in, running_hub
 from tests.kit.pages import DOCS, blocks, section
 from tests.kit.peers import EchoTarget, RawClient, get, wait_until
 from tests.kit.server import TOKEN, Proxy, free_ports, start_proxy
@@ -35,11 +36,12 @@ __all__ = ["engine_fixture"]
 class Balancer:
     """HAProxy in front of two servers, whose ports stay the same when they are started again."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, token: str = TOKEN) -> None:
         self._engine = engine
+        self._token = token
         self.public, self.api_port = free_ports(2)
         self.ports = [consecutive_ports() for _ in range(2)]
-        self.api = ApiClient(f"http://127.0.0.1:{self.api_port}", TOKEN)
+        self.api = ApiClient(f"http://127.0.0.1:{self.api_port}", token)
 
     def config(self) -> str:
         """Return what the page shows, with addresses of this machine."""
@@ -67,6 +69,7 @@ class Balancer:
             *("--api-ip", "127.0.0.1", "--api-port", str(api_port)),
             *("--storage-backend", self._engine.url, "--storage-lease", str(LEASE)),
             own_addresses=True,
+            token=self._token,
         ) as proxy:
             wait_until(lambda: is_current(proxy), 10, "it is current")
             yield proxy
@@ -91,17 +94,25 @@ def wait_free(port: int) -> bool:
     return False
 
 
-@pytest.fixture
-def balancer(engine: Engine, tmp_path: Path) -> Iterator[Balancer]:
-    """HAProxy; its servers are not there yet."""
-    balancer = Balancer(engine)
-    config = tmp_path / "haproxy.cfg"
+@contextmanager
+def balancing(balancer: Balancer, folder: Path) -> Iterator[Balancer]:
+    """Run HAProxy; its servers are not there yet."""
+    config = folder / "haproxy.cfg"
     config.write_text(balancer.config())
     assert HAPROXY is not None
     subprocess.run([HAPROXY, "-c", "-f", str(config)], check=True, capture_output=True)
     with subprocess.Popen([HAPROXY, "-f", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield balancer
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def balancer(engine: Engine, tmp_path: Path) -> Iterator[Balancer]:
+    """HAProxy in front of servers with the usual token."""
+    with balancing(Balancer(engine), tmp_path) as balancer:
         yield balancer
-        process.terminate()
 
 
 @contextmanager
@@ -180,3 +191,69 @@ def test_without_the_engine_no_server_is_taken_out(balancer: Balancer, engine: E
         engine.start()
         wait_until(lambda: api_answers(balancer), 15, "they are current again")
         balancer.api.add("/after", target.url)
+
+
+# -- a hub
+
+
+class HubBehindHaproxy(Hub):
+    """A hub that starts no proxy: it talks to any of the servers, through HAProxy."""
+
+    def __init__(self, folder: Path, balancer: Balancer) -> None:
+        text = CONFIG.replace("{port}", str(balancer.public))
+        text = text.replace("{api_port}", str(balancer.api_port))
+        super().__init__(folder, text + "c.ConfigurableHTTPProxy.should_start = False\n")
+        self.port, self.api_port = balancer.public, balancer.api_port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+
+@pytest.mark.timeout(240)
+def test_a_user_keeps_working_whatever_is_lost(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("jupyterhub")
+    with ExitStack() as stack:
+        balancer = stack.enter_context(balancing(Balancer(engine, PROXY_TOKEN), tmp_path))
+        second = stack.enter_context(balancer.server(1))
+        first = stack.enter_context(balancer.server(0))
+        wait_until(lambda: api_answers(balancer), 10, "HAProxy has seen them")
+        hub = stack.enter_context(running_hub(HubBehindHaproxy(tmp_path, balancer)))
+        browser = log_in(hub)
+        hub.spawn()
+        path = f"/user/{USER}"
+        page = f"{hub.url}{path}/api/contents"
+
+        def works() -> bool:
+            return browser.get(page, timeout=30).status_code == 200
+
+        # Sends the browser round by the hub's OAuth; it comes back with a cookie.
+        (hub.folder / "home" / USER / "note.txt").write_text("from the user's server")
+        note = browser.get(f"{hub.url}{path}/files/note.txt", timeout=30)
+        assert note.text == "from the user's server"
+        assert works()
+        assert path in paths(first)
+        assert path in paths(second)
+        # Activity through either of them is what the hub, and its culler, see.
+        for proxy in (first, second):
+            before = hub.routes()[path]["last_activity"]
+            assert browser.get(page.replace(hub.url, proxy.url), timeout=30).status_code == 200
+            wait_until(
+                lambda b=before: hub.routes()[path]["last_activity"] > b,  # type: ignore[misc]
+                5,
+                "activity is seen",
+            )
+        first.kill()
+        wait_until(works, 10, "the other server answers")
+        engine.kill()
+        assert works()
+        engine.start()
+        wait_until(
+            lambda: {"/", path} <= set(engine.client.hkeys("{chp}:routes")), 15, "it has all again"
+        )
+        wait_until(lambda: is_current(second), 5, "the server is current again")
+        wait_until(lambda: api_answers(balancer), 5, "HAProxy has seen it")
+        # The hub looks for what is missing, and finds nothing.
+        begin = len(hub.log())
+        assert hub.api("POST", "/proxy").status_code == 200
+        assert "Adding" not in hub.log()[begin:]
+        assert works()
+        assert hub.api("DELETE", f"/users/{USER}/server").status_code in (202, 204)
+        wait_until(lambda: path not in paths(second), 30, "the route is gone")
