@@ -6,9 +6,7 @@ To see that tests and scripts/replicas-chaos find it. The package itself knows n
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-
-from chp_gevent.runtime.patching import patch_before_loading
+from collections.abc import Callable, Collection, Sequence
 
 
 def no_ack() -> None:
@@ -65,9 +63,19 @@ def command(name: str) -> list[str]:
     return [sys.executable, "-m", __name__, name]
 
 
-if __name__ == "__main__":
-    patch_before_loading()
-    MISTAKES[sys.argv[1]]()
+def run(name: str, flags: Sequence[str]) -> None:
+    """Run a server that makes a mistake, from when its code is loaded."""
     from chp_gevent.cli import main
+    from chp_gevent.master import loading
+    from chp_gevent.master.preloading import load_code
 
-    main(sys.argv[2:])
+    def load(extras: Collection[str]) -> None:
+        load_code(extras)
+        MISTAKES[name]()
+
+    loading.load_code = load  # type: ignore[attr-defined]
+    main(flags)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], sys.argv[2:])
