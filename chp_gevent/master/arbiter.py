@@ -25,30 +25,18 @@ from chp_gevent.master import handover
 from chp_gevent.master.announcement import announce
 from chp_gevent.master.certificate_watch import CertificateWatch
 from chp_gevent.master.handover import CannotTakeOver, Handover, take
-from chp_gevent.master.listeners import (
-    adopt_files,
-    bound_files,
-    close_listeners,
-    gunicorn_listener,
-)
+from chp_gevent.master.listeners import adopt_files, bound_files, close_listeners, gunicorn_listener
 from chp_gevent.master.loading import load, load_at_last
 from chp_gevent.master.management_supervisor import ManagementSupervisor
 from chp_gevent.master.pid_file import PidFile
 from chp_gevent.master.preloading import keep_shared
-from chp_gevent.master.resources import (
-    ListeningSockets,
-    open_sockets,
-)
+from chp_gevent.master.resources import ListeningSockets, open_sockets
 from chp_gevent.master.upgrade import Upgrade, close_on_exec
 from chp_gevent.master.worker_pool import WorkerPool
 from chp_gevent.proxy.worker import ProxyWorker
 from chp_gevent.runtime import logs
 from chp_gevent.runtime.descriptors import raise_descriptor_limit
-from chp_gevent.runtime.signals import (
-    die_with_parent,
-    held_signals,
-    stop_by_default,
-)
+from chp_gevent.runtime.signals import die_with_parent, held_signals, stop_by_default
 from chp_gevent.runtime.systemd import Notifier
 from chp_gevent.runtime.troubles import Troubles
 from chp_gevent.shared import records
