@@ -59,7 +59,7 @@ class TlsPart:
         """Make the context of contents in place of the files. Raises OptionError, OSError."""
         part = self.options_of(options)
         assert part is not None
-        with _in_memory(contents) as names:
+        with in_memory(contents) as names:
             moved: dict[str, Any] = {
                 name: names[path]
                 for name in _FILES
@@ -78,8 +78,11 @@ class TlsPart:
 
 
 @contextmanager
-def _in_memory(contents: Contents) -> Iterator[dict[str, str]]:
-    """Make files in memory; yields their names, by the paths of those they stand for."""
+def in_memory(contents: Contents) -> Iterator[dict[str, str]]:
+    """Make files in memory; yields their names, by the paths of those they stand for.
+
+    Raises OSError.
+    """
     descriptors: list[int] = []
     try:
         names = {}

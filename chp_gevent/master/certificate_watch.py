@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import OptionError, Options
-from chp_gevent.config.tls_parts import PARTS, TlsPart
+from chp_gevent.config.tls_parts import PARTS, TlsPart, in_memory
 from chp_gevent.runtime.files import NotRegularFile, read_regular
 from chp_gevent.shared.segment import Segment
-from chp_gevent.shared.shared_files import MOST_BYTES
+from chp_gevent.shared.shared_files import MOST_BYTES, Contents
 
 log = logging.getLogger("chp_gevent.server")
 
@@ -78,7 +78,8 @@ class CertificateWatch:
             if (paths := part.paths(options))
         ]
         for watched in self._watched:
-            self._note_end_of(watched)
+            path = watched.part.certificate(options)
+            self._note_end(watched, _end_of(path) if path is not None else None)
 
     def look(self) -> None:
         """Look at the files and at the age of the secrets, if it is time to."""
@@ -119,7 +120,7 @@ class CertificateWatch:
         watched.signature = signature
         watched.fault = None
         self._take(part, context)
-        self._note_end_of(watched)
+        self._note_end(watched, _end_in(contents, part.certificate(self._options)))
         log.info("%s: the files have changed, and are in use as they are now", part.flags)
 
     def _refuse(self, watched: _Watched, fault: str) -> None:
@@ -134,12 +135,11 @@ class CertificateWatch:
         shared.contexts = replace(shared.contexts, **new)
         shared.contexts.use_secrets(shared.secrets.read())
 
-    def _note_end_of(self, watched: _Watched) -> None:
+    def _note_end(self, watched: _Watched, ends: float | None) -> None:
         """Remember when a certificate ends, for the log and for the metrics."""
-        path = watched.part.certificate(self._options)
-        watched.ends = _end_of(path) if path is not None else None
+        watched.ends = ends
         watched.warned = None
-        self._segment.words[watched.part.ends] = int(watched.ends or 0)
+        self._segment.words[watched.part.ends] = int(ends or 0)
         self._warn(watched)
 
     def _warn(self, watched: _Watched) -> None:
@@ -168,6 +168,18 @@ def _looks_of(path: str) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _end_in(contents: Contents, path: str | None) -> float | None:
+    """Return when the certificate ends that was in a file when the contents were taken."""
+    if path is None:
+        return None
+    try:
+        # Nothing but a file can be decoded; the one of this path may be another one by now.
+        with in_memory({path: contents[path]}) as names:
+            return _end_of(names[path])
+    except OSError:
+        return None
 
 
 def _end_of(path: str) -> float | None:

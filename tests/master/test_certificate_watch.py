@@ -14,7 +14,9 @@ import trustme
 from chp_gevent.config.live_tls import SharedTls
 from chp_gevent.config.options import Options, ServerTlsOptions, TcpAddress
 from chp_gevent.config.tls_contexts import read_contexts
+from chp_gevent.master import certificate_watch
 from chp_gevent.master.certificate_watch import INTERVAL, CertificateWatch
+from chp_gevent.runtime.files import read_regular
 from chp_gevent.shared.segment import CERTIFICATE_ENDS_API, CERTIFICATE_ENDS_PUBLIC, Segment
 from chp_gevent.shared.ticket_secrets import TicketSecrets
 
@@ -111,6 +113,27 @@ def test_the_segment_tells_when_it_ends(tmp_path: Path) -> None:
     assert watched.segment.words[CERTIFICATE_ENDS_API] == 0
     watched.issue(END + datetime.timedelta(days=1))
     watched.look()
+    assert watched.segment.words[CERTIFICATE_ENDS_PUBLIC] == int(END.timestamp() + DAY)
+
+
+def test_the_end_is_that_of_the_certificate_that_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(tmp_path, days=100)
+    left = [watched.tls.cert, watched.tls.key]
+
+    def swapped_behind(path: str, most: int) -> bytes:
+        """Read a file; there are other ones as soon as the last has been read."""
+        data = read_regular(path, most)
+        left.remove(path)
+        if not left:
+            watched.issue(END + datetime.timedelta(days=9))
+        return data
+
+    monkeypatch.setattr(certificate_watch, "read_regular", swapped_behind)
+    watched.issue(END + datetime.timedelta(days=1))
+    watched.look()
+    assert left == []
     assert watched.segment.words[CERTIFICATE_ENDS_PUBLIC] == int(END.timestamp() + DAY)
 
 
