@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -192,35 +192,38 @@ SLOW_BOOT = {
 SLOW_CHECK = {"cli.py": added(f"{PREFLIGHT}time.sleep(1.5)")}
 
 
+def checking(proxy: Proxy) -> None:
+    """Return when there is the process that checks the new version."""
+    wait_until(lambda: len(proxy.tree()) == 4, 10, "a process that checks")
+
+
 def loading(proxy: Proxy) -> None:
     """Return when the new version has begun to load its code, and has no handlers yet."""
     proxy.wait_for_log("^loading$", 30)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_to_stop_is_obeyed_during_the_check(
-    start_proxy: StartProxy, installed: Installation, number: signal.Signals
+@pytest.mark.parametrize(
+    ("slow", "wait_for_it"),
+    [
+        pytest.param(SLOW_CHECK, checking, id="check"),
+        pytest.param(SLOW_BOOT, loading, id="loading"),
+    ],
+)
+def test_a_signal_to_stop_is_obeyed_on_the_way_to_a_new_version(
+    start_proxy: StartProxy,
+    installed: Installation,
+    slow: Mapping[str, Edit],
+    wait_for_it: Callable[[Proxy], None],
+    number: signal.Signals,
 ) -> None:
     proxy = start_proxy("--workers", "1", command=installed.command, workers=None)
-    installed.install("9.0", SLOW_CHECK)
+    installed.install("9.0", slow)
     proxy.signal(signal.SIGUSR2)
-    wait_until(lambda: len(proxy.tree()) == 4, 10, "a process that checks")
+    wait_for_it(proxy)
     proxy.signal(number)
     assert proxy.wait() == 0
     assert REFUSED not in proxy.log(), "nobody has refused anything"
-    proxy.assert_nothing_left()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_a_signal_to_stop_is_obeyed_while_the_new_version_loads(
-    start_proxy: StartProxy, installed: Installation, number: signal.Signals
-) -> None:
-    proxy = start_proxy("--workers", "1", command=installed.command, workers=None)
-    installed.install("9.0", SLOW_BOOT)
-    proxy.signal(signal.SIGUSR2)
-    loading(proxy)
-    proxy.signal(number)
-    assert proxy.wait() == 0
     proxy.assert_nothing_left()
 
 
