@@ -73,6 +73,14 @@ def issuer(tmp_path: Path) -> Issuer:
     return Issuer(tmp_path)
 
 
+@pytest.fixture
+def live(issuer: Issuer, tmp_path: Path) -> Path:
+    """A folder with a pair of files that a server may be started with."""
+    folder = tmp_path / "live"
+    issuer.issue(folder)
+    return folder
+
+
 def flags(folder: Path, prefix: str = "--ssl") -> tuple[str, ...]:
     return f"{prefix}-key", str(folder / "tls.key"), f"{prefix}-cert", str(folder / "tls.crt")
 
@@ -153,16 +161,14 @@ def replace(source: Path, target: Path) -> None:
 
 
 def test_new_files_are_served_by_all_and_no_handshake_fails(
-    start_server: StartServer, issuer: Issuer, tmp_path: Path
+    start_server: StartServer, issuer: Issuer, live: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "live"
-    issuer.issue(folder)
-    proxy = start_server(*flags(folder), "--workers", "2")
+    proxy = start_server(*flags(live), "--workers", "2")
     with connected(proxy.address, issuer.context()) as old, Handshakes(proxy, issuer) as handshakes:
         workers = proxy.worker_pids()
         for number in range(SWAPS):
             serial = issuer.issue(tmp_path / f"new-{number}")
-            replace(tmp_path / f"new-{number}", folder)
+            replace(tmp_path / f"new-{number}", live)
             served_soon(proxy, issuer, serial)
             old.sendall(ASK)
             assert old.recv(1000).startswith(b"HTTP/1.1 200"), "no connection is touched"
@@ -212,15 +218,14 @@ def test_the_links_of_certbot(start_server: StartServer, issuer: Issuer, tmp_pat
 
 
 def test_what_does_not_fit_is_not_taken_and_said_once(
-    start_server: StartServer, issuer: Issuer, tmp_path: Path
+    start_server: StartServer, issuer: Issuer, live: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "live"
-    before = issuer.issue(folder)
-    proxy = start_server(*flags(folder), "--workers", "1")
+    before = serial_of(live / "tls.crt")
+    proxy = start_server(*flags(live), "--workers", "1")
     context = issuer.context()
     serial = issuer.issue(tmp_path / "new")
     refused = "error: the certificate in use stays, the new one can't be used: "
-    key = folder / "tls.key"
+    key = live / "tls.key"
     shutil.copy(tmp_path / "new" / "tls.key", key)
     proxy.wait_for_log(f"{refused}--ssl-key: '{key}' is not the key of --ssl-cert", 10)
     key.unlink()
@@ -235,35 +240,29 @@ def test_what_does_not_fit_is_not_taken_and_said_once(
     proxy.signal(signal.SIGTTIN)
     wait_until(lambda: len(proxy.worker_pids()) == 2, 10, "another worker")
     assert serials(proxy.address, context, 8) == {before}, "one that was made meanwhile, too"
-    replace(tmp_path / "new", folder)
+    replace(tmp_path / "new", live)
     served_soon(proxy, issuer, serial)
     assert proxy.log().count(refused) == seen
     assert "/proc/self" not in proxy.log()
 
 
 def test_a_worker_that_is_made_later_has_the_new_certificate(
-    start_server: StartServer, issuer: Issuer, tmp_path: Path
+    start_server: StartServer, issuer: Issuer, live: Path
 ) -> None:
-    folder = tmp_path / "live"
-    issuer.issue(folder)
-    proxy = start_server(*flags(folder), "--workers", "1")
-    serial = issuer.issue(folder)
+    proxy = start_server(*flags(live), "--workers", "1")
+    serial = issuer.issue(live)
     served_soon(proxy, issuer, serial)
     (worker,) = proxy.worker_pids()
-    shutil.rmtree(folder)
+    shutil.rmtree(live)
     os.kill(worker, signal.SIGKILL)
     wait_until(lambda: proxy.worker_pids() and worker not in proxy.tree(), 10, "another worker")
     assert serials(proxy.address, issuer.context(), 4) == {serial}
 
 
-def test_the_certificate_of_the_api(
-    start_server: StartServer, issuer: Issuer, tmp_path: Path
-) -> None:
-    folder = tmp_path / "live"
-    issuer.issue(folder)
-    proxy = start_server(*flags(folder, "--api-ssl"))
+def test_the_certificate_of_the_api(start_server: StartServer, issuer: Issuer, live: Path) -> None:
+    proxy = start_server(*flags(live, "--api-ssl"))
     management = management_of(proxy, issuer.context())
-    serial = issuer.issue(folder)
+    serial = issuer.issue(live)
     context = issuer.context()
 
     def shown() -> bool:
@@ -355,11 +354,9 @@ def resumed(
 
 @pytest.mark.parametrize("version", versions())
 def test_a_session_is_resumed_by_any_worker_of_any_generation(
-    start_server: StartServer, issuer: Issuer, tmp_path: Path, version: ssl.TLSVersion
+    start_server: StartServer, issuer: Issuer, live: Path, version: ssl.TLSVersion
 ) -> None:
-    folder = tmp_path / "live"
-    issuer.issue(folder)
-    proxy = start_server(*flags(folder), "--workers", "4")
+    proxy = start_server(*flags(live), "--workers", "4")
     context = issuer.context()
     context.minimum_version = context.maximum_version = version
     with connected(proxy.address, context) as first:
@@ -383,17 +380,15 @@ def test_a_session_is_resumed_by_any_worker_of_any_generation(
     proxy.wait_for_log("reloaded: 4 new workers serve", 30)
     wait_until(lambda: not old & proxy.worker_pids(), 10, "the old workers have left")
     comes_back("after an upgrade")
-    serial = issuer.issue(folder)
+    serial = issuer.issue(live)
     served_soon(proxy, issuer, serial)
     comes_back("with another certificate")
 
 
-def test_sessions_are_counted(start_server: StartServer, issuer: Issuer, tmp_path: Path) -> None:
-    folder = tmp_path / "live"
-    issuer.issue(folder)
+def test_sessions_are_counted(start_server: StartServer, issuer: Issuer, live: Path) -> None:
     (port,) = free_ports(1)
     metrics = ("--metrics-ip", "127.0.0.1", "--metrics-port", str(port))
-    proxy = start_server(*flags(folder), *metrics, "--workers", "1")
+    proxy = start_server(*flags(live), *metrics, "--workers", "1")
     context = issuer.context()
 
     def counted() -> dict[str, float]:
@@ -419,14 +414,13 @@ def test_sessions_are_counted(start_server: StartServer, issuer: Issuer, tmp_pat
 
 
 def test_sessions_end_with_the_authorities_of_clients(
-    start_server: StartServer, issuer: Issuer, tmp_path: Path
+    start_server: StartServer, issuer: Issuer, live: Path, tmp_path: Path
 ) -> None:
     """Who had a certificate of an authority that is trusted no more is not let in by a ticket."""
-    folder, clients = tmp_path / "live", tmp_path / "clients.pem"
-    issuer.issue(folder)
+    clients = tmp_path / "clients.pem"
     trusted, others = trustme.CA(), trustme.CA()
     clients.write_bytes(trusted.cert_pem.bytes())
-    proxy = start_server(*flags(folder), "--ssl-request-cert", "--ssl-ca", str(clients))
+    proxy = start_server(*flags(live), "--ssl-request-cert", "--ssl-ca", str(clients))
     context = issuer.context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     trusted.issue_cert("somebody@example.org").configure_cert(context)
