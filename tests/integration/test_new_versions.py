@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.kit import processes
-from tests.kit.peers import EchoTarget, RawClient, RawTarget, get, stalled, wait_until
-from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.peers import EchoTarget, RawTarget, get, stalled, wait_until
+from tests.kit.peers.upgrades import echo, says_back, switched, switched_client
 from tests.kit.server import Proxy
+from tests.kit.tunnels_of_workers import tunnel_elsewhere
 from tests.kit.versions import Installation, has_commit
 
 pytestmark = pytest.mark.ours
@@ -49,11 +50,6 @@ def upgraded(proxy: Proxy, number: signal.Signals = signal.SIGUSR2) -> re.Match[
     found = re.search(TOOK_OVER, line)
     assert found is not None
     return found
-
-
-def says_back(client: RawClient, text: str) -> bool:
-    client.send(text)
-    return receive(client, len(text)) == text.encode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGHUP])
@@ -256,26 +252,13 @@ def test_more_workers_drain_than_may(start_proxy: StartProxy, installed: Install
         flags = ("--workers", "1", "--max-draining", "2")
         proxy = start_proxy(*flags, command=installed.command, workers=None)
         proxy.api.add("/", target.url)
-        clients = []
-        seen: set[int] = set()
-
-        def is_on_another() -> bool:
-            # One that has just been told to stop takes what is in the backlog.
-            client = tunnels.enter_context(switched_client(proxy.client(), "/"))
-            worker = proxy.worker_of(client)
-            if worker in seen:
-                client.close()
-                return False
-            seen.add(worker)
-            clients.append(client)
-            return True
-
+        workers: set[int] = set()
         for _ in range(4):
-            wait_until(is_on_another, 10, "a tunnel on another worker")
+            youngest = tunnels.enter_context(tunnel_elsewhere(proxy, workers))
             upgraded(proxy)
         proxy.wait_for_log(r"too many workers drain \(--max-draining\)")
         wait_until(lambda: len(proxy.tree()) == 5, 10, "two that drain, one that serves")
-        assert says_back(clients[-1], "the youngest goes on")
+        assert says_back(youngest, "the youngest goes on")
 
 
 def test_under_gunicorn(start_proxy: StartProxy, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.peers import EchoTarget, RawTarget, wait_until
-from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.peers.upgrades import echo, says_back, switched, switched_client
 from tests.kit.server import CONSOLE_SCRIPT, Proxy
 from tests.kit.versions import Edit, Installation
 
@@ -40,8 +40,7 @@ def untouched(proxy: Proxy, target: str) -> Iterator[None]:
             before = set(proxy.tree())
             yield
             wait_until(lambda: set(proxy.tree()) == before, 10, "the processes are the same")
-            tunnel.send("still here")
-            assert receive(tunnel, 10) == b"still here"
+            assert says_back(tunnel, "still here")
         assert set(proxy.api.routes()) == {"/", "/socket"}
         assert proxy.get("/").status == 200
 

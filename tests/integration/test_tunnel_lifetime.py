@@ -15,8 +15,9 @@ import requests
 
 from tests.kit import processes
 from tests.kit.peers import Exchange, RawClient, RawTarget, get, response, stalled, wait_until
-from tests.kit.peers.upgrades import echo, receive, switched, switched_client
+from tests.kit.peers.upgrades import echo, says_back, switched, switched_client
 from tests.kit.server import Proxy, free_ports
+from tests.kit.tunnels_of_workers import tunnel_elsewhere
 
 StartProxy = Callable[..., Proxy]
 
@@ -42,12 +43,6 @@ def opens_elsewhere(proxy: Proxy, old_worker: int) -> bool:
     with switched_client(proxy.client(), "/") as new:
         assert says_back(new, "through a new one")
         return proxy.worker_of(new) != old_worker
-
-
-def says_back(client: RawClient, text: str) -> bool:
-    """Whether the target still echoes through the tunnel."""
-    client.send(text)
-    return receive(client, len(text)) == text.encode()
 
 
 @pytest.mark.ours
@@ -147,18 +142,8 @@ def test_of_too_many_draining_workers_the_oldest_is_ended(start_proxy: StartProx
         clients: list[RawClient] = []
         workers: set[int] = set()
 
-        def opened_elsewhere() -> bool:
-            client = switched_client(proxy.client(), "/")
-            worker = proxy.worker_of(client)
-            if worker in workers:
-                client.close()  # the old one accepts until it has been told to stop
-                return False
-            clients.append(client)
-            workers.add(worker)
-            return True
-
         for number in range(3):
-            wait_until(opened_elsewhere, 10, "a tunnel on a new worker")
+            clients.append(tunnel_elsewhere(proxy, workers))
             if number < 2:
                 proxy.signal(signal.SIGHUP)
         clients[0].assert_closed(5)

@@ -64,3 +64,9 @@ def switched_client(client: RawClient, path: str, *headers: str) -> RawClient:
 def receive(client: RawClient, size: int) -> bytes:
     """Take exactly ``size`` bytes from a client's connection."""
     return b"".join(client.source.pieces(size))
+
+
+def says_back(client: RawClient, text: str) -> bool:
+    """Whether the target still echoes through the tunnel."""
+    client.send(text)
+    return receive(client, len(text)) == text.encode()
