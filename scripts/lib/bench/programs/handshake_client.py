@@ -8,13 +8,17 @@ kind than asked for is an error, but for the first ones.
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
+
+from scripts.lib.bench.programs.figures import print_figures
 
 ANSWER_TIMEOUT = 60.0
 
@@ -75,18 +79,9 @@ def main() -> None:
     for thread in threads:
         thread.join()
     spent = time.perf_counter() - began
-    times = sorted(seconds for client in clients for seconds in client.times)
-    print(
-        json.dumps(
-            {
-                "units": len(times),
-                "seconds": spent,
-                "p50_ms": times[len(times) // 2] * 1000 if times else None,
-                "p99_ms": times[len(times) * 99 // 100] * 1000 if times else None,
-                "errors": [error for client in clients for error in client.errors],
-            }
-        )
-    )
+    times = [seconds for client in clients for seconds in client.times]
+    errors = [error for client in clients for error in client.errors]
+    print_figures(times, spent, errors)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ Usage: upload_client.py URL CONNECTIONS BYTES SECONDS
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import sys
 import threading
 import time
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
+
+from scripts.lib.bench.programs.figures import print_figures
 
 CHUNK = bytes(1 << 18)
 ANSWER_TIMEOUT = 60.0
@@ -87,18 +91,7 @@ def main() -> None:
     for thread in threads:
         thread.join()
     spent = time.perf_counter() - began
-    times.sort()
-    print(
-        json.dumps(
-            {
-                "units": len(times),
-                "seconds": spent,
-                "p50_ms": times[len(times) // 2] * 1000 if times else None,
-                "p99_ms": times[len(times) * 99 // 100] * 1000 if times else None,
-                "errors": errors,
-            }
-        )
-    )
+    print_figures(times, spent, errors)
 
 
 if __name__ == "__main__":

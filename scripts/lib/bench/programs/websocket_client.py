@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
+from scripts.lib.bench.programs.figures import print_figures
 from scripts.lib.bench.programs.frames import accept_value, frame
 
 CONNECT_TIMEOUT = 30.0
@@ -145,18 +146,7 @@ def run_echo(host: str, port: int, connections: int, size: int, seconds: float) 
     except OSError as error:
         errors.append(str(error))
     spent = time.perf_counter() - began
-    times.sort()
-    print(
-        json.dumps(
-            {
-                "units": len(times),
-                "seconds": spent,
-                "p50_ms": times[len(times) // 2] * 1000 if times else None,
-                "p99_ms": times[len(times) * 99 // 100] * 1000 if times else None,
-                "errors": errors,
-            }
-        )
-    )
+    print_figures(times, spent, errors)
 
 
 def run_idle(host: str, port: int, connections: int) -> None:
