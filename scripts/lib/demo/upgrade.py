@@ -5,17 +5,11 @@ Usage: upgrade.py, with the Python of an environment that has the package and ma
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,17 +18,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from scripts.lib.demo.walk import (
+from scripts.lib.demo.stage import (
     AUTHORISED,
     HERE,
-    STATUS,
-    TOKEN,
+    Stage,
+    WebSocket,
     WrongAnswer,
     curl,
     expect,
-    pick_port,
-    program,
-    wait_until_serving,
+    perform,
+    started,
 )
 
 ROOT = HERE.parents[2]
@@ -48,17 +41,7 @@ class Talk:
     """A WebSocket that says something all the time, and expects to hear it again."""
 
     def __init__(self, port: int) -> None:
-        self._sock = socket.create_connection(("127.0.0.1", port), 10)
-        key = base64.b64encode(os.urandom(16)).decode()
-        self._sock.sendall(
-            f"GET /echo/socket HTTP/1.1\r\nHost: localhost:{port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-            "".encode()
-        )
-        self._answers = self._sock.makefile("rb")
-        expect(self._answers.readline().decode("latin-1"), " 101 ", "WebSocket handshake")
-        while self._answers.readline() not in (b"\r\n", b""):
-            pass
+        self._socket = WebSocket(port)
         self.echoes = 0
         self.broken: Exception | None = None
         self._begin = time.monotonic()
@@ -70,7 +53,7 @@ class Talk:
         try:
             while not self._end.wait(TALK_INTERVAL):
                 message = f"message {self.echoes + 1}"
-                if self._echo(message.encode()) != message.encode():
+                if self._socket.echo(message.encode()) != message.encode():
                     raise WrongAnswer(f"{message!r} did not come back")
                 self.echoes += 1
                 if self.echoes % SHOWN_EVERY == 0:
@@ -80,18 +63,11 @@ class Talk:
             self.broken = error
             print(f"    (WebSocket) BROKEN: {error}")
 
-    def _echo(self, message: bytes) -> bytes:
-        mask = os.urandom(4)
-        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(message))
-        self._sock.sendall(bytes((0x81, 0x80 | len(message))) + mask + masked)
-        head = self._answers.read(2)
-        return self._answers.read(head[1] & 0x7F) if len(head) == 2 else b""
-
     def stop(self) -> None:
         """Stop talking, and close it."""
         self._end.set()
         self._thread.join()
-        self._sock.close()
+        self._socket.close()
 
 
 def make_version(folder: Path, number: str, *, broken: bool = False) -> Path:
@@ -166,20 +142,17 @@ def talking(port: int) -> Iterator[Talk]:
         raise WrongAnswer(f"the WebSocket broke: {talk.broken}")
 
 
-def show(proxy: subprocess.Popen[str], port: int, api_port: int, echo: int, folder: Path) -> None:
+def show(stage: Stage, folder: Path) -> None:
     """Upgrade twice; raises WrongAnswer."""
-    api = f"http://127.0.0.1:{api_port}/api/routes"
-    log = Log(folder / "proxy.log")
-    body = json.dumps({"target": f"http://127.0.0.1:{echo}"})
-    answer = curl("-X", "POST", "-d", body, *AUTHORISED, f"{api}/echo", show=STATUS)
-    expect(answer, "201", "adding a route")
-    with talking(port) as talk:
+    proxy, log = stage.proxy, Log(stage.log)
+    stage.add_route("/echo", "echo")
+    with talking(stage.port) as talk:
         time.sleep(SHOWN_EVERY * TALK_INTERVAL)
         print("\n--- Version 0.2.0 is installed where the proxy runs from; the proxy becomes it")
         install(make_version(folder, "0.2.0"))
         reload(proxy, log, "took over from version", "reloaded: ")
         print(f"    The proxy is process {proxy.pid}, as before.")
-        expect(curl(*AUTHORISED, api), "/echo", "the routes")
+        expect(curl(*AUTHORISED, stage.api), "/echo", "the routes")
         time.sleep(SHOWN_EVERY * TALK_INTERVAL)
         print("\n--- Version 0.3.0 can't start: the proxy stays what it is")
         install(make_version(folder, "0.3.0", broken=True))
@@ -188,8 +161,7 @@ def show(proxy: subprocess.Popen[str], port: int, api_port: int, echo: int, fold
         print("\n--- Version 0.3.1 can")
         install(make_version(folder, "0.3.1"))
         reload(proxy, log, "took over from version 0.2.0", "reloaded: ")
-        answer = curl("-X", "POST", "-d", body, *AUTHORISED, f"{api}/more", show=STATUS)
-        expect(answer, "201", "adding a route")
+        stage.add_route("/more", "echo")
         time.sleep(SHOWN_EVERY * TALK_INTERVAL)
         if proxy.poll() is not None:
             raise WrongAnswer(f"the proxy ended with {proxy.returncode}")
@@ -198,44 +170,9 @@ def show(proxy: subprocess.Popen[str], port: int, api_port: int, echo: int, fold
 
 def run(folder: Path) -> None:
     """Start everything, and show it."""
-    port = pick_port(8000)
-    api_port = pick_port(8001, [port])
-    command = [str(Path(sys.executable).parent / "chp-gevent"), "--ip", "127.0.0.1"]
-    command += ["--port", str(port), "--api-ip", "127.0.0.1", "--api-port", str(api_port)]
-    command += ["--workers", "2"]
-    print(f"$ {' '.join(command)}")
-    environment = {**os.environ, "CONFIGPROXY_AUTH_TOKEN": TOKEN}
-    with (
-        program(
-            [sys.executable, str(HERE / "targets.py")], folder / "targets.log", piped=True
-        ) as targets,
-        program(command, folder / "proxy.log", environment) as proxy,
-    ):
-        assert targets.stdout is not None
-        ports = json.loads(targets.stdout.readline() or "null")
-        if ports is None:
-            raise WrongAnswer("the targets did not start")
-        wait_until_serving(proxy, [port, api_port])
-        show(proxy, port, api_port, ports["echo"], folder)
-
-
-def main() -> int:
-    """0 when everything was as it should be, else 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
-    with tempfile.TemporaryDirectory(prefix="chp-gevent-upgrade-") as name:
-        try:
-            run(Path(name))
-        except KeyboardInterrupt:
-            print("\nDemo ended.")
-        except (WrongAnswer, ValueError, OSError) as error:
-            print(f"\nFAILED: {error}", file=sys.stderr)
-            for log in Path(name).glob("*.log"):
-                print(f"--- {log.name}\n{log.read_text('utf-8')[-4000:]}", file=sys.stderr)
-            return 1
-    return 0
+    with started(folder) as stage:
+        show(stage, folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(perform("upgrade", run))
