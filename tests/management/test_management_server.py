@@ -350,6 +350,8 @@ def test_a_unix_socket_serves_as_well(log: logging.Logger, tmp_path: Path) -> No
         assert client.request(get("/environ/REMOTE_ADDR")).body == b""
 
 
+# The hub's connection is idle meanwhile, and is closed after five seconds of that.
+@pytest.mark.calm
 @pytest.mark.parametrize("part", ["", "GET / HTTP/1.1\r\nHost: h\r\n"])
 def test_connections_that_ask_nothing_do_not_lock_the_hub_out(
     log: logging.Logger, monkeypatch: pytest.MonkeyPatch, part: str
