@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import gevent
 
-from chp_gevent.stores.redis.follower import Follower
+from chp_gevent.stores.redis.answers import activity_since
 from chp_gevent.stores.redis.link import FAILURES
-from chp_gevent.stores.redis.recovery import path_of
 from chp_gevent.stores.redis.replica import Replica, unix_ms
 from chp_gevent.stores.redis.session import Session
 
@@ -32,12 +31,10 @@ class Activity:
 
     Args:
         replica: this server.
-        follower: which knows whether the engine has lost activity.
     """
 
-    def __init__(self, replica: Replica, follower: Follower) -> None:
+    def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._follower = follower
         self._others: dict[str, int] = {}
         self._pulled_at: float | None = None
         self._pulling: gevent.Greenlet[..., None] | None = None
@@ -54,7 +51,7 @@ class Activity:
                 continue
             used = {**self._untold, **dict(self._replica.table.used())}
             now = time.monotonic()
-            if self._follower.activity_is_missing and now - self._told_all_at > _TELL_ALL_INTERVAL:
+            if self._replica.activity_is_missing and now - self._told_all_at > _TELL_ALL_INTERVAL:
                 self._told_all_at = now
                 used = self._all()
             self._untold = used
@@ -109,19 +106,8 @@ class Activity:
         since = 0
         if self._pulled_at is not None:
             since = unix_ms() - _OVERLAP - int((now - self._pulled_at) * 1000)
-        start = 0
         others = self._others
-        while True:
-            flat = session.bulk.call(
-                *("ZRANGEBYSCORE", self._replica.activity_key, since, "+inf"),
-                *("WITHSCORES", "LIMIT", start, 5000),
-            )
-            for path, when in zip(flat[::2], flat[1::2], strict=True):
-                others[path_of(path)] = int(float(when))
-            if len(flat) < 10_000:
-                break
-            start += 5000
-            gevent.sleep(0)
+        others.update(activity_since(session.bulk, self._replica.activity_key, since))
         self._pulled_at = now
         if len(others) > 2 * len(self._replica.table) + 1000:
             table = self._replica.table

@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.stores.base import StoreUnavailable, TableFull
+from chp_gevent.stores.redis.answers import pairs_of, reason_of
 from chp_gevent.stores.redis.link import FAILURES
 from chp_gevent.stores.redis.position import random_tag
 from chp_gevent.stores.redis.replica import Replica, boot_time, unix_ms
@@ -41,7 +42,7 @@ class Change:
     Attributes:
         what: ``a`` add, ``n`` add unless there is one, ``d`` delete.
         answered: set when the engine has answered, or will not.
-        status: the engine's word; None if there is none.
+        status: the engine's word; empty if there is none.
         number: of the change, in ``epoch``.
         missing: servers that have not applied it, as far as is known.
         failure: why there is no answer.
@@ -133,41 +134,27 @@ class Changes:
     def _wait_until_current(self, now: float) -> None:
         """Wait a moment if this server has been current just now. Raises ``StoreUnavailable``."""
         replica = self._replica
-        if replica.session is not None and replica.is_current:
-            return
-        event = replica.watch()
-        try:
-            while not (replica.session is not None and replica.is_current):
-                since = replica.cut_off_at if replica.session is None else now
-                left = since + _PATIENCE - time.monotonic()
-                if left <= 0:
-                    raise StoreUnavailable(f"this server is not current: {replica.state}")
-                event.clear()
-                event.wait(min(left, 0.1))
-        finally:
-            replica.unwatch(event)
+        if not replica.wait_for(
+            lambda: replica.session is not None and replica.is_current,
+            lambda: (replica.cut_off_at if replica.session is None else now) + _PATIENCE,
+        ):
+            raise StoreUnavailable(f"this server is not current: {replica.state}")
 
     def _confirm(self, change: Change, began: float) -> None:
         """Wait until all servers with a lease have a change. Raises ``StoreUnavailable``."""
         replica = self._replica
         deadline = began + replica.options.lease + _CONFIRM_PATIENCE
-        event = replica.watch()
         self._waiting.add(change)
         self._is_awaited.set()
         try:
-            while not self._is_confirmed(change):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    change.is_unknown = True
-                    raise StoreUnavailable(
-                        "not confirmed in time, and may hold later; waiting for "
-                        + (", ".join(sorted(change.missing)) or replica.state)
-                    )
-                event.clear()
-                event.wait(left)
+            if not replica.wait_for(lambda: self._is_confirmed(change), lambda: deadline):
+                change.is_unknown = True
+                raise StoreUnavailable(
+                    "not confirmed in time, and may hold later; waiting for "
+                    + (", ".join(sorted(change.missing)) or replica.state)
+                )
         finally:
             self._waiting.discard(change)
-            replica.unwatch(event)
 
     def _is_confirmed(self, change: Change) -> bool:
         """Whether a change holds everywhere. Raises ``StoreUnavailable`` if it never will."""
@@ -258,7 +245,7 @@ class Changes:
                     self._send(session, batch)
             except Exception as error:
                 log_traceback(self._replica.log, error)
-                _fail(batch, f"{_reason(error)}; the outcome is unknown", unknown=True)
+                _fail(batch, f"{reason_of(error)}; the outcome is unknown", unknown=True)
             for change in batch:
                 change.answered.set()
 
@@ -282,7 +269,7 @@ class Changes:
             answers = session.write.pipeline(commands)
         except FAILURES as error:
             session.close()
-            _fail(batch, f"{_reason(error)}; the outcome is unknown", unknown=True)
+            _fail(batch, f"{reason_of(error)}; the outcome is unknown", unknown=True)
             return
         for change, answer in zip(batch, answers, strict=False):
             change.epoch = epoch
@@ -298,7 +285,7 @@ class Changes:
     def _take_answer(self, session: Session, change: Change, answer: object) -> None:
         replica = self._replica
         if isinstance(answer, Exception):
-            change.failure = _reason(answer)
+            change.failure = reason_of(answer)
             if isinstance(answer, NoScriptError | ReadOnlyError):
                 session.close()
             return
@@ -323,8 +310,7 @@ def _servers(flat: list[bytes]) -> dict[str, int]:
     """Return what servers have applied; the fence has applied nothing."""
     if flat == [_FENCE.encode()]:
         return {_FENCE: -1}
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return {server.decode(): int(number) for server, number in pairs}
+    return {server.decode(): int(number) for server, number in pairs_of(flat)}
 
 
 def _fail(batch: list[Change], why: str, *, unknown: bool = False) -> None:
@@ -337,7 +323,3 @@ def _refused(status: str) -> str:
     if status == "LATE":
         return "it came to the engine too late"
     return f"the engine's state is not what this server knows ({status})"
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,8 +8,8 @@ from chp_gevent.stores.base import Figure
 from chp_gevent.stores.redis.replica import Replica
 
 
-def figures(replica: Replica, clock_offset: float) -> Iterator[Figure]:
-    """Yield them; ``clock_offset`` is in seconds."""
+def figures(replica: Replica) -> Iterator[Figure]:
+    """Yield them."""
     counts, position = replica.counts, replica.position
     behind = max(0, replica.seen - position.change)
     gauges = {
@@ -19,7 +19,7 @@ def figures(replica: Replica, clock_offset: float) -> Iterator[Figure]:
         "change": ("Number of the last change that the table has", position.change),
         "epoch": ("Number of the epoch of that change", position.epoch_number),
         "behind": ("Changes that it lacked at the last look", behind),
-        "clock_offset_seconds": ("By how much the clock of Redis is ahead", clock_offset),
+        "clock_offset_seconds": ("By how much the clock of Redis is ahead", replica.clock_offset),
     }
     for name, (text, value) in gauges.items():
         yield Figure(f"chp_store_{name}", text, float(value))

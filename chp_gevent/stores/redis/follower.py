@@ -14,11 +14,12 @@ import gevent
 
 from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.stores.base import TableFull
+from chp_gevent.stores.redis.answers import fields_of, number_of, path_of, reason_of
 from chp_gevent.stores.redis.changes import Changes
 from chp_gevent.stores.redis.engine import Engine
 from chp_gevent.stores.redis.link import FAILURES
 from chp_gevent.stores.redis.position import NOWHERE
-from chp_gevent.stores.redis.recovery import Recovery, fields_of, number_of, path_of
+from chp_gevent.stores.redis.recovery import Recovery
 from chp_gevent.stores.redis.replica import Replica, boot_time
 from chp_gevent.stores.redis.session import BLOCK, Session
 
@@ -30,8 +31,8 @@ _LASTING: Final = 5.0
 # Seconds before another attempt of a server that can't hold the table.
 _FULL_PAUSE: Final = 10.0
 _ENTRIES_AT_ONCE: Final = 1000
-# Of the engine's clock and ours, in ms, before it is a warning; and how often that is said.
-_CLOCK_TOLERANCE: Final = 2000
+# How many seconds clocks may differ before that is a warning.
+_CLOCK_TOLERANCE: Final = 2.0
 
 
 class _Gap(Exception):
@@ -42,8 +43,6 @@ class Follower:
     """Follows the shared table for as long as the process lives.
 
     Attributes:
-        activity_is_missing: whether the engine has lost the activity of routes.
-        clock_offset: by how many seconds the engine's clock is ahead of ours.
         is_ending: whether the last session is still needed when the greenlet is killed.
 
     Args:
@@ -64,9 +63,7 @@ class Follower:
         self._sources: set[str] = set()
         self._beaten_at = float("-inf")
         self._warned_of: set[str] = set()
-        self.activity_is_missing = False
         self.is_ending = False
-        self.clock_offset = 0.0
 
     def run(self) -> None:
         """Connect, follow, and do so again whatever happens."""
@@ -112,7 +109,7 @@ class Follower:
     # -- what is said of it
 
     def _note_away(self, error: Exception) -> None:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = reason_of(error).rstrip(".")
         replica = self._replica
         replica.state = f"Redis is away: {reason}"
         if self._away_since is None:
@@ -213,16 +210,16 @@ class Follower:
         replica.lease_until = sent + replica.current_for
         replica.publish_state()
         if replica.position.change == replica.seen:
-            self.activity_is_missing = answer[3] < len(replica.table)
+            replica.activity_is_missing = answer[3] < len(replica.table)
         return status
 
     def _compare_clocks(self, engine_ms: int) -> None:
-        self.clock_offset = engine_ms / 1000 - time.time()
-        if abs(self.clock_offset * 1000) > _CLOCK_TOLERANCE and "clock" not in self._warned_of:
+        offset = self._replica.clock_offset = engine_ms / 1000 - time.time()
+        if abs(offset) > _CLOCK_TOLERANCE and "clock" not in self._warned_of:
             self._warned_of.add("clock")
             self._replica.log.warning(
                 "The clock differs by %.1f s from that of Redis: so does the activity of routes",
-                abs(self.clock_offset),
+                abs(offset),
             )
 
     def _read(self, session: Session) -> None:

@@ -15,6 +15,13 @@ import gevent
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chp_gevent import __version__
+from chp_gevent.stores.redis.answers import (
+    activity_since,
+    fields_of,
+    number_of,
+    pairs_of,
+    path_of,
+)
 from chp_gevent.stores.redis.changes import Changes
 from chp_gevent.stores.redis.position import NOWHERE, Position, random_tag
 from chp_gevent.stores.redis.replica import Replica, unix_ms
@@ -196,7 +203,11 @@ class Recovery:
                 break
             gevent.sleep(0.05)
         routes, position = loaded
-        self._replace(routes, self._read_activity(session) if not replica.is_loaded else {})
+        activity: dict[str, int] = {}
+        if not replica.is_loaded:
+            # A route that is loaded has not been used by that.
+            activity = dict(activity_since(session.bulk, replica.activity_key, 0))
+        self._replace(routes, activity)
         replica.move_to(position)
         replica.log.info("Loaded %d routes in %.1f s", len(routes), time.monotonic() - began)
 
@@ -211,8 +222,7 @@ class Recovery:
             cursor, flat = session.bulk.call(
                 "HSCAN", self._replica.routes_key, cursor, "COUNT", _CHANGES_AT_ONCE
             )
-            for path, data in zip(flat[::2], flat[1::2], strict=True):
-                routes[path_of(path)] = data
+            routes.update((path_of(path), data) for path, data in pairs_of(flat))
             if cursor == b"0":
                 break
             gevent.sleep(0)
@@ -256,21 +266,6 @@ class Recovery:
             if path not in routes:
                 table.remove(path)
 
-    def _read_activity(self, session: Session) -> dict[str, int]:
-        """Return when routes were used last: a route that is loaded has not been used by that."""
-        times: dict[str, int] = {}
-        start = 0
-        while True:
-            flat = session.bulk.call(
-                "ZRANGE", self._replica.activity_key, start, start + 4999, "WITHSCORES"
-            )
-            for path, when in zip(flat[::2], flat[1::2], strict=True):
-                times[path_of(path)] = int(float(when))
-            if len(flat) < 10_000:
-                return times
-            start += 5000
-            gevent.sleep(0)
-
     def introduce(self, session: Session) -> None:
         """Tell people who looks into the engine which servers there are."""
         about = {
@@ -281,21 +276,6 @@ class Recovery:
             "since": int(time.time()),
         }
         session.beat.call("HSET", self._replica.servers_key, self._replica.id, json.dumps(about))
-
-
-def number_of(entry: bytes) -> int:
-    """Return the number of a change from the id of its entry in the log."""
-    return int(entry.partition(b"-")[0])
-
-
-def path_of(key: bytes) -> str:
-    """Return the path of a route; one that is no UTF-8 can be none, and is left out later."""
-    return key.decode(errors="surrogateescape")
-
-
-def fields_of(flat: list[bytes]) -> dict[bytes, bytes]:
-    """Return the fields of an entry of a stream."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _raise_first_error(answers: list[Any]) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ without it."""
 
 BEAT_SHARE: Final = 0.2
 """The part of a lease after which it is renewed at the latest."""
+
+_LOOK_INTERVAL: Final = 0.1
 
 
 def boot_time() -> float:
@@ -76,6 +78,8 @@ class Replica:
         joined_at: the change that it must have to be current; None: not known yet.
         seen: the number of the last change that the engine has told of.
         servers: how many have a lease.
+        activity_is_missing: whether the engine has lost the activity of routes.
+        clock_offset: by how many seconds the engine's clock is ahead of ours.
         counts: for metrics.
     """
 
@@ -112,6 +116,8 @@ class Replica:
         self.joined_at = self.position.change if goes_on else None
         self.seen = 0
         self.servers = 0
+        self.activity_is_missing = False
+        self.clock_offset = 0.0
         self.counts = Counts()
         # When the engine said what time it was, and what (ms): boot_time, Unix ms.
         self.clock = (0.0, 0)
@@ -162,15 +168,23 @@ class Replica:
             self.table.remove(path)
         self.move_to(self.position.after(change, tag))
 
-    def watch(self) -> Event:
-        """Return an event that is set whenever anything has gone on; see ``unwatch``."""
+    def wait_for(self, holds: Callable[[], bool], deadline: Callable[[], float]) -> bool:
+        """Wait until something holds; return False if it does not by a monotonic time.
+
+        Looks whenever something has gone on, and now and then: a lease is renewed without a word.
+        """
         event = Event()
         self._watchers.add(event)
-        return event
-
-    def unwatch(self, event: Event) -> None:
-        """Set an event no more."""
-        self._watchers.discard(event)
+        try:
+            while not holds():
+                left = deadline() - time.monotonic()
+                if left <= 0:
+                    return False
+                event.clear()
+                event.wait(min(left, _LOOK_INTERVAL))
+        finally:
+            self._watchers.discard(event)
+        return True
 
     def tell_watchers(self) -> None:
         """Wake whoever waits for something to go on."""

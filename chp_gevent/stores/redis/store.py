@@ -46,7 +46,7 @@ class RedisStore(SharedStore):
         engine = Engine(self._options, replica.meta_key)
         self._changes = Changes(replica)
         self.follower = Follower(replica, self._changes, engine)
-        self._activity = Activity(replica, self.follower)
+        self._activity = Activity(replica)
         routines = (self.follower.run, self._changes.send, self._changes.look, self._activity.push)
         self._greenlets = [gevent.spawn(self._keep, each) for each in routines]
 
@@ -63,18 +63,11 @@ class RedisStore(SharedStore):
     def wait_until_loaded(self, timeout: float) -> None:
         """See ``SharedStore``."""
         replica = self.replica
-        event = replica.watch()
         deadline = time.monotonic() + timeout
-        try:
-            while not replica.is_loaded:
-                if time.monotonic() > deadline:
-                    raise StoreUnavailable(
-                        f"no routes from {self._options.place} in {timeout:g} s: {replica.state}"
-                    )
-                event.clear()
-                event.wait(0.1)
-        finally:
-            replica.unwatch(event)
+        if not replica.wait_for(lambda: replica.is_loaded, lambda: deadline):
+            raise StoreUnavailable(
+                f"no routes from {self._options.place} in {timeout:g} s: {replica.state}"
+            )
 
     def add(self, path: str, data: bytes) -> None:
         """See ``SharedStore``."""
@@ -101,7 +94,7 @@ class RedisStore(SharedStore):
 
     def figures(self) -> Iterable[Figure]:
         """See ``SharedStore``."""
-        return figures(self.replica, self.follower.clock_offset)
+        return figures(self.replica)
 
     def stop(self, *, leave: bool) -> None:
         """See ``SharedStore``."""
