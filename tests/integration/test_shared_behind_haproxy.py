@@ -19,7 +19,7 @@ from tests.kit.engine import Engine
 from tests.kit.hub import CONFIG, PROXY_TOKEN, USER, Hub, log_in, running_hub
 from tests.kit.pages import DOCS, blocks, section
 from tests.kit.peers import EchoTarget, RawClient, get, wait_until
-from tests.kit.server import TOKEN, Proxy, free_ports, start_proxy
+from tests.kit.server import TOKEN, Proxy, free_ports, port_pair, start_proxy
 from tests.kit.shared_servers import LEASE, engine_fixture, is_current, needs_redis, paths
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin")
@@ -40,14 +40,14 @@ class Balancer:
         self._engine = engine
         self._token = token
         self.public, self.api_port = free_ports(2)
-        self.ports = [consecutive_ports() for _ in range(2)]
+        self.ports = [port_pair() for _ in range(2)]
         self.api = ApiClient(f"http://127.0.0.1:{self.api_port}", token)
 
     def config(self) -> str:
         """Return what the page shows, with addresses of this machine."""
         page = section(DOCS / "how-to" / "several-machines.md", "HAProxy")
         (text,) = blocks(page, "haproxy")
-        (first, _), (second, _) = self.ports
+        first, second = self.ports
         for theirs, here in {
             "bind :80": f"bind 127.0.0.1:{self.public}",
             "bind 10.0.0.8:8001": f"bind 127.0.0.1:{self.api_port}",
@@ -63,10 +63,10 @@ class Balancer:
     @contextmanager
     def server(self, number: int) -> Iterator[Proxy]:
         """Run one of the servers until the block ends."""
-        port, api_port = self.ports[number]
+        port = self.ports[number]
         with start_proxy(
             *("--ip", "127.0.0.1", "--port", str(port), "--trusted-proxies", "127.0.0.1"),
-            *("--api-ip", "127.0.0.1", "--api-port", str(api_port)),
+            *("--api-ip", "127.0.0.1", "--api-port", str(port + 1)),
             *("--storage-backend", self._engine.url, "--storage-lease", str(LEASE)),
             own_addresses=True,
             token=self._token,
@@ -76,22 +76,6 @@ class Balancer:
 
     def status(self, path: str) -> int:
         return requests.get(f"http://127.0.0.1:{self.public}{path}", timeout=10).status_code
-
-
-def consecutive_ports() -> tuple[int, int]:
-    """Return a free port and the one after it."""
-    while True:
-        (port,) = free_ports(1)
-        if wait_free(port + 1):
-            return port, port + 1
-
-
-def wait_free(port: int) -> bool:
-    try:
-        RawClient(("127.0.0.1", port)).close()
-    except OSError:
-        return True
-    return False
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit.engine import Engine
 from tests.kit.peers import EchoTarget, wait_until
+from tests.kit.processes import stopped
 from tests.kit.server import Proxy
 from tests.kit.shared_servers import (
     AGAIN,
@@ -23,7 +24,6 @@ from tests.kit.shared_servers import (
     ready,
     servers_fixture,
     start_fixture,
-    stopped,
 )
 
 pytestmark = [pytest.mark.ours, needs_redis]

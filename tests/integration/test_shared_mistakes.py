@@ -6,8 +6,6 @@ Each case is tried with a server as it is, and with one that makes the mistake
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +16,7 @@ import pytest
 from scripts.lib.replicas.mistakes import MISTAKES, command
 from tests.kit.engine import Engine, running_engine
 from tests.kit.peers import EchoTarget, wait_until
+from tests.kit.processes import stopped
 from tests.kit.server import Proxy, start_proxy
 from tests.kit.shared_servers import (
     CURRENT,
@@ -27,7 +26,6 @@ from tests.kit.shared_servers import (
     needs_redis,
     paths,
     post,
-    stopped,
 )
 
 pytestmark = [pytest.mark.ours, needs_redis]
@@ -106,21 +104,16 @@ def loses_what_it_has_confirmed(servers: Servers) -> bool:
     servers.engine.client.save()
     # One server makes changes that nobody else has; the engine forgets them; the other one, which
     # has never had them, makes another.
-    with stopped(first.tree()):
-        # Not even what lies in its sockets.
-        servers.engine.client.client_kill_filter(_type="normal", skipme=True)
-        for number in range(10):
-            second.api.add(f"/r{number}", "http://127.0.0.1:9")
-        others = second.tree()
-        for pid in others:
-            os.kill(pid, signal.SIGSTOP)
-        servers.engine.kill()
-        servers.engine.start()
-    try:
+    with ExitStack() as held:
+        with stopped(first.tree()):
+            # Not even what lies in its sockets.
+            servers.engine.client.client_kill_filter(_type="normal", skipme=True)
+            for number in range(10):
+                second.api.add(f"/r{number}", "http://127.0.0.1:9")
+            held.enter_context(stopped(second.tree()))
+            servers.engine.kill()
+            servers.engine.start()
         added_again(first, "/new")
-    finally:
-        for pid in others:
-            os.kill(pid, signal.SIGCONT)
     wait_until(lambda: is_current(second) and is_current(first), 20, "both are current")
     wait_until(lambda: paths(first) == paths(second), 10, "both have the same")
     return "/new" not in paths(first)

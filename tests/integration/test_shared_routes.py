@@ -14,6 +14,7 @@ import requests
 
 from tests.kit.engine import PROGRAMS, Engine, running_engine
 from tests.kit.peers import EchoTarget, wait_until
+from tests.kit.processes import stopped
 from tests.kit.server import Proxy, free_ports, run_to_exit, start_proxy
 from tests.kit.shared_servers import (
     AGAIN,
@@ -27,7 +28,6 @@ from tests.kit.shared_servers import (
     post,
     servers_fixture,
     start_fixture,
-    stopped,
 )
 
 pytestmark = [pytest.mark.ours, needs_redis]

@@ -1,11 +1,13 @@
-"""What /proc tells about a server's processes."""
+"""What /proc tells about a server's processes, and how they are made to stand still."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import signal
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,3 +102,16 @@ def _inode(local_port: int, peer_port: int) -> str | None:
             # An inode of 0: still in the backlog, nobody has accepted it yet.
             return None if fields[9] == "0" else fields[9]
     return None
+
+
+@contextlib.contextmanager
+def stopped(pids: Iterable[int]) -> Iterator[None]:
+    """Have processes stand still until the block ends."""
+    stopping = list(pids)
+    for pid in stopping:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopping:
+            os.kill(pid, signal.SIGCONT)

@@ -55,6 +55,14 @@ def free_ports(count: int) -> list[int]:
         return ports
 
 
+def port_pair() -> int:
+    """Return a TCP port of 127.0.0.1 that is free, as the next one is."""
+    while True:
+        port = random.choice(PORTS)
+        with suppress(OSError), _bound(port), _bound(port + 1):
+            return port
+
+
 @contextmanager
 def _bound(port: int) -> Iterator[int]:
     with socket.socket() as probe:

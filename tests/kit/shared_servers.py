@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -82,14 +80,3 @@ def equal(servers: list[Proxy], engine: Engine, prefix: str = "chp") -> bool:
     """Whether all servers have what the engine has."""
     shared = set(engine.client.hkeys(f"{{{prefix}}}:routes"))
     return all(paths(proxy) == shared for proxy in servers)
-
-
-@contextmanager
-def stopped(pids: list[int]) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)

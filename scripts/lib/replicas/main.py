@@ -19,9 +19,10 @@ from scripts.lib.replicas.mistakes import MISTAKES, command
 from scripts.lib.replicas.model import Model
 from tests.kit.crash_lines import CRASH
 from tests.kit.engine import PROGRAMS, Engine, running_engine
-from tests.kit.peers import EchoTarget, RawClient, wait_until
+from tests.kit.peers import EchoTarget, wait_until
 from tests.kit.peers.messages import Incomplete
-from tests.kit.server import Proxy, free_ports, start_proxy
+from tests.kit.processes import stopped
+from tests.kit.server import Proxy, port_pair, start_proxy
 
 SERVERS = 3
 CLIENTS = 4
@@ -40,12 +41,7 @@ class Server:
 
     def __init__(self, engine: Engine, number: int, mistake: str | None) -> None:
         self._stack = ExitStack()
-        while True:
-            (port,) = free_ports(1)
-            with suppress(OSError):
-                RawClient(("127.0.0.1", port + 1)).close()
-                continue
-            break
+        port = port_pair()
         self._flags = (
             *("--ip", "127.0.0.1", "--port", str(port), "--log-level", "warn"),
             *("--api-ip", "127.0.0.1", "--api-port", str(port + 1), "--workers", "1"),
@@ -222,12 +218,8 @@ class Run:
         self._engine.client.client_kill_filter(_type="normal", skipme=True)
 
     def _stop_server(self) -> None:
-        pids = self._rng.choice(self._servers).proxy.tree()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        self._pause(0.5, 2 * LEASE)
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        with stopped(self._rng.choice(self._servers).proxy.tree()):
+            self._pause(0.5, 2 * LEASE)
 
     def _kill_management(self) -> None:
         with suppress(AssertionError, ProcessLookupError):
