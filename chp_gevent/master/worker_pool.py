@@ -294,7 +294,10 @@ class WorkerPool(Arbiter):
     def _note_worker_end(self, pid: int, worker: AnyWorker, status: int) -> None:
         """Take note of a worker that nobody told to stop."""
         came_up = worker.came_up
-        self._has_served = self._has_served or came_up
+        # Another may serve already, whom the loop has not looked at yet.
+        self._has_served = (
+            self._has_served or came_up or any(each.came_up for each in self.all_workers)
+        )
         self._forget_worker(worker)
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGKILL and not self._stopping:

@@ -294,6 +294,20 @@ def test_processes_that_cannot_be_started_are_tried_again(
     assert_serves(proxy)
 
 
+def test_a_worker_that_is_killed_before_it_serves_leaves_the_others(
+    start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    program = faulty(tmp_path / "x", faults.ONE_SERVES_UNNOTICED)
+    proxy = start_proxy("--workers", "2", command=program, workers=None)
+    with proxy.client() as client:
+        serves = proxy.worker_of(client)
+    (victim,) = wait_until(lambda: proxy.worker_pids() - {serves}, 5, "the second worker")
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: replaced(proxy, victim, 2), 10, "another worker")
+    assert serves in proxy.worker_pids()
+    assert_serves(proxy)
+
+
 def test_a_management_process_that_dies_is_never_taken_for_one_that_was_stopped(
     start_proxy: StartProxy,
 ) -> None:

@@ -47,6 +47,17 @@ def slow_load(self):
 ProxyWorker.load_wsgi = slow_load
 """
 
+ONE_SERVES_UNNOTICED = """
+from chp_gevent.master.worker_pool import WorkerPool
+from chp_gevent.proxy.worker import ProxyWorker
+load_wsgi = ProxyWorker.load_wsgi
+def load_if_first(self):
+    while self.age == 2: time.sleep(0.02)
+    load_wsgi(self)
+ProxyWorker.load_wsgi = load_if_first
+WorkerPool._note_who_serves = lambda self: None
+"""
+
 RENEWALS_ARE_OVERDUE_AFTER_A_SECOND = """
 import chp_gevent.master.renewal
 chp_gevent.master.renewal.TIMEOUT = 1.0

@@ -7,6 +7,7 @@ against configurable-http-proxy itself (tests of what it does not have are marke
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 import random
 import re
@@ -45,29 +46,32 @@ running: list[Proxy] = []
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct TCP ports that nothing on 127.0.0.1 listens on."""
-    with ExitStack() as held:
-        ports: list[int] = []
-        while len(ports) < count:
-            port = random.choice(PORTS)
-            with suppress(OSError):
-                ports.append(held.enter_context(_bound(port)))
-        return ports
+    """Return TCP ports that nothing on 127.0.0.1 listens on.
+
+    Each is returned again only after all others of the share: a test may ask for one, and for
+    others, long before anything listens on the first.
+    """
+    return [_next_free(1) for _ in range(count)]
 
 
 def port_pair() -> int:
     """Return a TCP port of 127.0.0.1 that is free, as the next one is."""
+    return _next_free(2)
+
+
+_begin = random.choice(PORTS)
+_turn = itertools.count()
+
+
+def _next_free(neighbours: int) -> int:
+    """Return the first of so many ports, one after the other, that are free."""
     while True:
-        port = random.choice(PORTS)
-        with suppress(OSError), _bound(port), _bound(port + 1):
-            return port
-
-
-@contextmanager
-def _bound(port: int) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", port))
-        yield port
+        ports = [PORTS[(_begin + next(_turn)) % len(PORTS)] for _ in range(neighbours)]
+        with suppress(OSError), ExitStack() as held:
+            for port in ports:
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            if ports[-1] - ports[0] == neighbours - 1:
+                return ports[0]
 
 
 def command_line(how: str, flags: Sequence[str]) -> tuple[list[str], dict[str, str]]:
