@@ -106,10 +106,10 @@ def loses_what_it_has_confirmed(servers: Servers) -> bool:
     # has never had them, makes another.
     with ExitStack() as held:
         with stopped(first.tree()):
-            # Not even what lies in its sockets.
+            # Not even what lies in its sockets. The other one has to connect again, too.
             servers.engine.client.client_kill_filter(_type="normal", skipme=True)
             for number in range(10):
-                second.api.add(f"/r{number}", "http://127.0.0.1:9")
+                added_again(second, f"/r{number}")
             held.enter_context(stopped(second.tree()))
             servers.engine.kill()
             servers.engine.start()
