@@ -17,9 +17,9 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 LONGEST = (
-    "acme certificates crashes new_versions_refused arbiter_endures new_versions provision "
-    "packaging keeper shared_losses shared_routes jupyter_kernel start process supervision "
-    "jupyterhub_variants real_clients"
+    "acme shared_failovers certificates crashes new_versions_refused arbiter_endures new_versions "
+    "provision packaging keeper shared_losses shared_routes jupyter_kernel start process "
+    "supervision jupyterhub_variants real_clients"
 ).split()
 """Test files that take long and wait most of the time, the longest first, without ``test_``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,22 +36,33 @@ class Engine:
     """A server of Redis or Valkey that keeps nothing on disk, unless ``flags`` say so.
 
     Attributes:
-        port: on 127.0.0.1.
+        host: where it listens; another one than this needs ``prefix``.
+        port: on that.
         client: a client, whose answers are text.
     """
 
-    def __init__(self, program: str, folder: Path, *flags: str) -> None:
+    def __init__(
+        self,
+        program: str,
+        folder: Path,
+        *flags: str,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.host = host
         (self.port,) = free_ports(1)
-        self._command = [program, "--port", str(self.port), "--dir", str(folder)]
-        self._command += ["--save", "", "--bind", "127.0.0.1", *flags]
+        self._command = [*prefix, program, "--port", str(self.port), "--dir", str(folder)]
+        self._command += ["--save", "", "--bind", "*" if prefix else host, *flags]
+        if prefix:
+            self._command += ["--protected-mode", "no"]
         self._process: subprocess.Popen[bytes] | None = None
-        self.client: Any = Redis(port=self.port, decode_responses=True)
+        self.client: Any = Redis(host=host, port=self.port, decode_responses=True)
         self.start()
 
     @property
     def url(self) -> str:
         """What ``--storage-backend`` takes."""
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it; without its data, unless they are on the disk."""
@@ -83,11 +94,13 @@ class Engine:
 
 
 @contextmanager
-def running_engine(folder: Path, *flags: str, kind: str = "redis") -> Iterator[Engine]:
+def running_engine(
+    folder: Path, *flags: str, kind: str = "redis", **options: Any
+) -> Iterator[Engine]:
     """Run an engine until the block ends."""
     program = PROGRAMS[kind]
     assert program is not None
-    engine = Engine(program, folder, *flags)
+    engine = Engine(program, folder, *flags, **options)
     try:
         yield engine
     finally:

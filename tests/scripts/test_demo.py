@@ -40,7 +40,14 @@ def demo(venv: Path, output: Path) -> Iterator[str]:
         )
         yield output.read_text()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        wait_until(
+            lambda: process.poll() is not None,
+            20,
+            lambda: (
+                f"it ends, of which is left {processes.tree(process.pid)}; {output.read_text()}"
+            ),
+        )
+        assert process.returncode == 0
         wait_until(lambda: not processes.tree(process.pid), 5, "all its processes are gone")
     finally:
         for left in processes.tree(process.pid):

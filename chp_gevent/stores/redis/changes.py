@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 from chp_gevent.runtime.tracebacks import log_traceback
 from chp_gevent.stores.base import StoreUnavailable, TableFull
 from chp_gevent.stores.redis.answers import pairs_of, reason_of
-from chp_gevent.stores.redis.link import FAILURES
+from chp_gevent.stores.redis.link import FAILURES, NotSent
 from chp_gevent.stores.redis.position import random_tag
 from chp_gevent.stores.redis.replica import Replica, boot_time, unix_ms
 from chp_gevent.stores.redis.session import Session
@@ -47,6 +47,7 @@ class Change:
         missing: servers that have not applied it, as far as is known.
         failure: why there is no answer.
         is_unknown: whether it may have been made though there is none.
+        was_sent: whether the engine may have it.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Change:
         "path",
         "status",
         "tag",
+        "was_sent",
         "what",
     )
 
@@ -75,6 +77,7 @@ class Change:
         self.missing: set[str] = set()
         self.failure = ""
         self.is_unknown = False
+        self.was_sent = False
 
 
 class Changes:
@@ -104,9 +107,11 @@ class Changes:
         began = time.monotonic()
         change = Change(what, path, data)
         try:
-            self._wait_until_current(began)
-            self._queue.put(change)
-            change.answered.wait()
+            while not change.was_sent and not change.failure:
+                self._wait_until_current(began)
+                change.answered.clear()
+                self._queue.put(change)
+                change.answered.wait()
             if change.failure:
                 raise StoreUnavailable(change.failure)
             if change.status in ("ABSENT", "PRESENT"):
@@ -239,9 +244,7 @@ class Changes:
                 batch.append(self._queue.get())
             session = self._replica.session
             try:
-                if session is None:
-                    _fail(batch, f"this server is not current: {self._replica.state}")
-                else:
+                if session is not None:  # else they wait for the next one
                     self._send(session, batch)
             except Exception as error:
                 log_traceback(self._replica.log, error)
@@ -267,12 +270,18 @@ class Changes:
             commands.append(("WAIT", wait, 1000))
         try:
             answers = session.write.pipeline(commands)
+        except NotSent:
+            # They wait for the next session: the follower makes it when it finds this one closed.
+            session.close()
+            if replica.session is session:
+                replica.cut_off()
+            return
         except FAILURES as error:
             session.close()
             _fail(batch, f"{reason_of(error)}; the outcome is unknown", unknown=True)
             return
         for change, answer in zip(batch, answers, strict=False):
-            change.epoch = epoch
+            change.was_sent, change.epoch = True, epoch
             self._take_answer(session, change, answer)
         if wait and not (isinstance(answers[-1], int) and answers[-1] >= wait):
             have = answers[-1] if isinstance(answers[-1], int) else "no"

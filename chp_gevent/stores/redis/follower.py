@@ -24,8 +24,8 @@ from chp_gevent.stores.redis.replica import Replica, boot_time
 from chp_gevent.stores.redis.session import BLOCK, Session
 
 # Seconds between two attempts to connect: at first, and at the most.
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 0.6
+_FIRST_PAUSE: Final = 0.06
+_LONGEST_PAUSE: Final = 0.4
 # A session that has lasted so long has begun well.
 _LASTING: Final = 5.0
 # Seconds before another attempt of a server that can't hold the table.
@@ -83,7 +83,7 @@ class Follower:
                 self._note_away(error)
             if time.monotonic() - began > _LASTING:
                 pause = _FIRST_PAUSE
-            gevent.sleep(wait or pause * random.uniform(0.5, 1.5))
+            gevent.sleep(wait or pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _follow_one(self) -> None:

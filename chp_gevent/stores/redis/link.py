@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import select
+import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gevent.lock import Semaphore
+from gevent.monkey import get_original
 from redis import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 FAILURES = (RedisError, OSError)
 """What a link raises."""
+
+
+class NotSent(RedisConnectionError):
+    """The connection was closed, and nothing of the command has been sent."""
 
 
 class Link:
@@ -29,9 +36,11 @@ class Link:
         # The answers come in the order of the commands, whoever waits for them.
         self._lock = Semaphore(1)
         connection.connect()
+        self._poller = get_original("select", "poll")()
+        self._poller.register(connection._sock.fileno(), select.POLLIN)
 
     def call(self, *command: Any) -> Any:
-        """Send a command, return the answer. Raises what is in ``FAILURES``."""
+        """Send a command, return the answer. Raises what is in ``FAILURES``, and ``NotSent``."""
         with self._lock:
             self._check()
             try:
@@ -74,8 +83,28 @@ class Link:
         return RedisConnectionError("the connection is closed")
 
     def _check(self) -> None:
+        """Raise ``NotSent`` if there is no connection any more; the engine may have closed it."""
         if self._connection._sock is None:
-            raise RedisConnectionError("the connection is closed")
+            raise NotSent("the connection is closed")
+        if not self._is_open():
+            self._connection.disconnect()
+            raise NotSent("Connection closed by server")
+
+    def _is_open(self) -> bool:
+        """Whether nothing has come since the last answer: what comes then is the end."""
+        if not self._poller.poll(0):
+            return True
+        sock = self._connection._sock
+        try:
+            sock.settimeout(0.0)
+            sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True  # something for OpenSSL alone, such as a session ticket
+        except OSError:
+            return False
+        finally:
+            sock.settimeout(self._connection.socket_timeout)
+        return False
 
     def close(self) -> None:
         """Close the connection; whoever waits for an answer gets an error."""
