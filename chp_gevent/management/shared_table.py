@@ -61,7 +61,7 @@ class PublishedTable:
                 raise ValueError("its path can't be one")
             check_target_url(target)
             options = route_options(found)
-        except ValueError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             shown = path.encode(errors="backslashreplace").decode()
             self._log.error("Shared route %s is left out: %s", shown, error)
             return

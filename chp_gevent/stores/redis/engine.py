@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import closing
+from inspect import signature
 from typing import Any
 
 from redis import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
@@ -19,6 +21,13 @@ from chp_gevent.stores.redis.link import FAILURES, Link
 # Less than the second after which a lost packet is sent again: another attempt is sooner there.
 _CONNECT_TIMEOUT = 0.6
 _ASK_TIMEOUT = 1.0
+# CLIENT SETINFO is nothing that a user of ours need have a right to; from redis-py 7.2 on, another
+# argument says so.
+_WITHOUT_A_NAME: dict[str, None] = (
+    {"driver_info": None}
+    if "driver_info" in signature(AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 
 
 class Engine:
@@ -83,10 +92,8 @@ class Engine:
             "socket_connect_timeout": _CONNECT_TIMEOUT,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
-            # CLIENT SETINFO is nothing that a user of ours need have a right to.
-            "lib_name": None,
-            "lib_version": None,
             "health_check_interval": 0,
+            **_WITHOUT_A_NAME,
             **more,
         }
 

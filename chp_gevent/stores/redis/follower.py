@@ -90,7 +90,11 @@ class Follower:
         """Follow by one session, until it fails."""
         session = None
         try:
-            session = Session(self._engine)
+            session = Session(
+                self._engine,
+                self._replica.unused_key,
+                waits=self._replica.options.replicas_to_wait_for > 0,
+            )
             self._replica.counts.sessions += 1
             self._replica.meet(session)
             self._warn_of_policy(session)

@@ -103,6 +103,7 @@ class Replica:
         ]
         self.meta_key, self.routes_key, self.log_key, self.activity_key = self.keys[:4]
         self.servers_key = key + "replicas"
+        self.unused_key = key + "unused"
         self._seed_key = f"{key}seed"
         self._ack_key = f"{key}ack:"
         self.position = saved(words)

@@ -235,6 +235,40 @@ redis.call('HSET', META, 'format', '1', 'server', ARGV[2], 'epoch', epoch,
 return {'OK', epoch, seq, ARGV[9]}
 """
 
+# KEYS 1 one that nobody uses. Answers which commands the user must not run: some are needed only
+# after a loss. Each is tried on what is not there.
+_RIGHTS = r"""
+local key, missing = KEYS[1], {}
+local function try(name, ...)
+  local answer = redis.pcall(name, ...)
+  if type(answer) ~= 'table' or not answer.err then return end
+  -- The second is what Redis 6 says.
+  if string.find(answer.err, 'NOPERM') or string.find(answer.err, "can't run this command") then
+    missing[#missing + 1] = string.lower(name)
+  end
+end
+try('TIME')
+try('EXISTS', key)
+for _, name in ipairs({'HGETALL', 'HLEN', 'ZCARD', 'DEL', 'PERSIST'}) do try(name, key) end
+for _, name in ipairs({'HMGET', 'HGET', 'HDEL', 'HEXISTS', 'ZREM'}) do try(name, key, 'x') end
+try('PEXPIRE', key, 1000)
+try('RENAME', key, key)
+try('HSCAN', key, 0)
+try('ZRANGEBYSCORE', key, 0, 0)
+try('XRANGE', key, '-', '+')
+try('XREAD', 'STREAMS', key, '0')
+-- These make something, which goes by itself if need be.
+for _, command in ipairs({
+  {'HSET', key, 'x', '1'}, {'HINCRBY', key, 'x', '1'}, {'ZADD', key, '1', 'x'},
+  {'XADD', key, '*', 'x', 'x'},
+}) do
+  try(unpack(command))
+  redis.pcall('PEXPIRE', key, 1000)
+  redis.pcall('DEL', key)
+end
+return missing
+"""
+
 TEXTS: Final = {
     name: _COMMON + text
     for name, text in {
@@ -246,6 +280,6 @@ TEXTS: Final = {
         "adopt": _ADOPT,
         "commit": _COMMIT,
     }.items()
-}
+} | {"rights": _RIGHTS}
 DIGESTS: Final = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in TEXTS.items()}
 """What ``EVALSHA`` knows each script by."""

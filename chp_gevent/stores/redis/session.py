@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from chp_gevent.stores.redis.engine import Engine
 from chp_gevent.stores.redis.link import Link
-from chp_gevent.stores.redis.scripts import TEXTS
+from chp_gevent.stores.redis.scripts import DIGESTS, TEXTS
 
 BLOCK: Final = 0.5
 """Seconds for which a read of the log waits."""
@@ -28,10 +28,15 @@ class Session:
         address: where it is, for the log.
         policy: what it does when its memory is full (``maxmemory-policy``), if it says that.
 
-    Raises what is in ``link.FAILURES``.
+    Args:
+        engine: where to find it.
+        unused_key: a key for trying what the user may do.
+        waits: whether changes are to wait for replicas of the engine.
+
+    Raises what is in ``link.FAILURES``, also when the user lacks a right.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, unused_key: str, *, waits: bool = False) -> None:
         found = engine.find()
         host, port = found
         self.address = f"{host}:{port}" if port else "its socket"
@@ -46,6 +51,12 @@ class Session:
             for answer in self.beat.pipeline([("SCRIPT", "LOAD", text) for text in TEXTS.values()]):
                 if isinstance(answer, Exception):
                     raise answer
+            missing = self.beat.call("EVALSHA", DIGESTS["rights"], 1, unused_key)
+            if missing:
+                rights = " ".join(f"+{name.decode()}" for name in missing)
+                raise RedisConnectionError(f"the user lacks these rights: {rights}")
+            if waits:
+                self.beat.call("WAIT", 0, 1)
         except BaseException:
             self.close()
             raise
