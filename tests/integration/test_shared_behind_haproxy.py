@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,11 +17,13 @@ import requests
 
 from tests.kit.api_client import ApiClient
 from tests.kit.engine import Engine
-from tests.kit.hub import CONFIG, PROXY_TOKEN, USER, Hub, log_in, running_hub
+from tests.kit.hub import CONFIG, PROXY_TOKEN, USER, Hub, running_hub
+from tests.kit.jupyter import Server
 from tests.kit.pages import DOCS, blocks, section
 from tests.kit.peers import EchoTarget, RawClient, get, wait_until
 from tests.kit.server import TOKEN, Proxy, free_ports, port_pair, start_proxy
 from tests.kit.shared_servers import LEASE, engine_fixture, is_current, needs_redis, paths
+from tests.kit.versions import Installation
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin")
 
@@ -61,7 +64,7 @@ class Balancer:
         return text
 
     @contextmanager
-    def server(self, number: int) -> Iterator[Proxy]:
+    def server(self, number: int, command: Sequence[str] | None = None) -> Iterator[Proxy]:
         """Run one of the servers until the block ends."""
         port = self.ports[number]
         with start_proxy(
@@ -70,6 +73,8 @@ class Balancer:
             *("--storage-backend", self._engine.url, "--storage-lease", str(LEASE)),
             own_addresses=True,
             token=self._token,
+            command=command,
+            workers=1 if command is None else None,
         ) as proxy:
             wait_until(lambda: is_current(proxy), 10, "it is current")
             yield proxy
@@ -125,12 +130,15 @@ def asking(balancer: Balancer, path: str) -> Iterator[Counter[str]]:
             thread.join()
 
 
-def test_servers_are_restarted_upgraded_and_lost_one_after_the_other(balancer: Balancer) -> None:
+def test_servers_are_restarted_upgraded_and_lost_one_after_the_other(
+    balancer: Balancer, tmp_path: Path
+) -> None:
+    installed = Installation(tmp_path)
     with ExitStack() as stack:
         target = stack.enter_context(EchoTarget("t"))
         with ExitStack() as first:
             one = first.enter_context(balancer.server(0))
-            two = stack.enter_context(balancer.server(1))
+            two = stack.enter_context(balancer.server(1, installed.command))
             wait_until(lambda: balancer.status("/_chp_ready") == 200, 10, "HAProxy has seen them")
             wait_until(lambda: api_answers(balancer), 10, "and their APIs")
             balancer.api.add("/kept", target.url)
@@ -140,8 +148,12 @@ def test_servers_are_restarted_upgraded_and_lost_one_after_the_other(balancer: B
                     balancer.api.add(f"/r{number}", target.url)
                 assert paths(one) == paths(two)
                 assert len(paths(one)) == 21
-                two.signal(signal.SIGHUP)
+                installed.install("99.0")
+                two.signal(signal.SIGUSR2)
+                two.wait_for_log("took over from version", 30)
                 two.wait_for_log("reloaded: ", 30)
+                balancer.api.add("/upgraded", target.url)
+                assert "/upgraded" in paths(one) & paths(two)
                 first.close()  # a clean stop of the first one
                 balancer.api.add("/meanwhile", target.url)
                 one = stack.enter_context(balancer.server(0))
@@ -183,10 +195,10 @@ def test_without_the_engine_no_server_is_taken_out(balancer: Balancer, engine: E
 class HubBehindHaproxy(Hub):
     """A hub that starts no proxy: it talks to any of the servers, through HAProxy."""
 
-    def __init__(self, folder: Path, balancer: Balancer) -> None:
+    def __init__(self, folder: Path, balancer: Balancer, more: str = "") -> None:
         text = CONFIG.replace("{port}", str(balancer.public))
         text = text.replace("{api_port}", str(balancer.api_port))
-        super().__init__(folder, text + "c.ConfigurableHTTPProxy.should_start = False\n")
+        super().__init__(folder, f"{text}\nc.ConfigurableHTTPProxy.should_start = False\n{more}")
         self.port, self.api_port = balancer.public, balancer.api_port
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -200,35 +212,28 @@ def test_a_user_keeps_working_whatever_is_lost(engine: Engine, tmp_path: Path) -
         first = stack.enter_context(balancer.server(0))
         wait_until(lambda: api_answers(balancer), 10, "HAProxy has seen them")
         hub = stack.enter_context(running_hub(HubBehindHaproxy(tmp_path, balancer)))
-        browser = log_in(hub)
-        hub.spawn()
+        server = Server(hub)
         path = f"/user/{USER}"
-        page = f"{hub.url}{path}/api/contents"
 
         def works() -> bool:
-            return browser.get(page, timeout=30).status_code == 200
+            return server.get("/api/contents").status_code == 200
 
-        # Sends the browser round by the hub's OAuth; it comes back with a cookie.
-        (hub.folder / "home" / USER / "note.txt").write_text("from the user's server")
-        note = browser.get(f"{hub.url}{path}/files/note.txt", timeout=30)
-        assert note.text == "from the user's server"
         assert works()
         assert path in paths(first)
         assert path in paths(second)
-        # Activity through either of them is what the hub, and its culler, see.
-        for proxy in (first, second):
-            before = hub.routes()[path]["last_activity"]
-            assert browser.get(page.replace(hub.url, proxy.url), timeout=30).status_code == 200
-            wait_until(
-                lambda b=before: hub.routes()[path]["last_activity"] > b,  # type: ignore[misc]
-                5,
-                "activity is seen",
-            )
+        kernel = server.call("POST", "/api/kernels", name="python3")["id"]
+        assert executed(server, kernel, "kept = 42; kept") == "42"
         first.kill()
         wait_until(works, 10, "the other server answers")
-        engine.kill()
-        assert works()
-        engine.start()
+        # As a page does it, which connects again.
+        assert executed(server, kernel, "kept") == "42"
+        with server.kernel(kernel) as connected:
+            engine.kill()
+            assert connected.execute("kept + 1")["text/plain"] == "43"
+            assert executed(server, kernel, "kept") == "42"
+            assert works()
+            engine.start()
+            assert connected.execute("kept + 1")["text/plain"] == "43"
         wait_until(
             lambda: {"/", path} <= set(engine.client.hkeys("{chp}:routes")), 15, "it has all again"
         )
@@ -241,3 +246,48 @@ def test_a_user_keeps_working_whatever_is_lost(engine: Engine, tmp_path: Path) -
         assert works()
         assert hub.api("DELETE", f"/users/{USER}/server").status_code in (202, 204)
         wait_until(lambda: path not in paths(second), 30, "the route is gone")
+
+
+def executed(server: Server, kernel: str, code: str) -> str:
+    """Run code on a connection of its own; return what it results in."""
+    with server.kernel(kernel) as connected:
+        return str(connected.execute(code)["text/plain"])
+
+
+IDLE = 6.0
+
+CULLED = """
+c.JupyterHub.last_activity_interval = 1
+c.JupyterHub.services.append({{
+    "name": "culler",
+    "command": [{python!r}, "-m", "jupyterhub_idle_culler", "--timeout=6", "--cull-every=1"],
+}})
+c.JupyterHub.load_roles.append({{
+    "name": "culler", "services": ["culler"],
+    "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"],
+}})
+"""
+
+
+@pytest.mark.timeout(240)
+def test_the_culler_sees_activity_through_either_server(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("jupyterhub_idle_culler")
+    with ExitStack() as stack:
+        balancer = stack.enter_context(balancing(Balancer(engine, PROXY_TOKEN), tmp_path))
+        servers = [stack.enter_context(balancer.server(number)) for number in range(2)]
+        wait_until(lambda: api_answers(balancer), 10, "HAProxy has seen them")
+        hub = stack.enter_context(running_hub(HubBehindHaproxy(tmp_path, balancer, CULLED)))
+        user = Server(hub)
+        path = f"/user/{USER}"
+        # Each is asked for longer than an idle server is left; the hub asks whichever comes.
+        for proxy in servers:
+            end = time.monotonic() + 2 * IDLE
+            while time.monotonic() < end:
+                assert user.get("/api/contents", base=proxy.url).status_code == 200
+                threading.Event().wait(0.5)
+            assert "Culling server" not in hub.log()
+        wait_until(
+            lambda: all(path not in paths(proxy) for proxy in servers),
+            6 * IDLE,
+            lambda: f"an idle server is culled:\n{hub.log()}",
+        )

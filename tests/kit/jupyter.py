@@ -51,6 +51,17 @@ class Server:
         assert answer.ok, (answer.status_code, answer.text, self._hub.log())
         return answer.json() if answer.content else None
 
+    def get(self, path: str, base: str = "") -> requests.Response:
+        """GET something of the server, perhaps by another address than the hub's."""
+        return self._browser.get(f"{base or self._hub.url}{self._path}{path}", timeout=30)
+
+    @contextmanager
+    def kernel(self, kernel_id: str) -> Iterator[Kernel]:
+        """Connect to a kernel that runs."""
+        channels = f"/api/kernels/{kernel_id}/channels?session_id={uuid.uuid4().hex}"
+        with self.open(channels, V1) as socket:
+            yield Kernel(socket)
+
     def open(self, path: str, *subprotocols: Subprotocol) -> ClientConnection:
         """Open a WebSocket, with the cookies and the origin of a page of the server."""
         cookies = "; ".join(f"{name}={value}" for name, value in self._cookies().items())
