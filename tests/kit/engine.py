@@ -64,6 +64,12 @@ class Engine:
         """What ``--storage-backend`` takes."""
         return f"redis://{self.host}:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it; without its data, unless they are on the disk."""
         self._process = subprocess.Popen(

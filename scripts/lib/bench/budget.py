@@ -37,4 +37,6 @@ BUDGET_MS: dict[str, tuple[str, float]] = {
 BUDGET_WITHIN: dict[tuple[str, str], float] = {
     ("routes-changing", "routes-10"): 1.1,
     ("routes-big", "routes-10"): 1.1,
+    ("store-sqlite", "store-none"): 1.01,
+    ("store-redis", "store-none"): 1.01,
 }

@@ -24,6 +24,7 @@ from scripts.lib.bench.processes import BenchError
 from scripts.lib.bench.proxies import Contender, RunningProxy, Setup
 from scripts.lib.bench.restarts import restart_cases
 from scripts.lib.bench.routes_api import RoutesApi, route_name
+from scripts.lib.bench.stores import store_case
 from scripts.lib.bench.targets import MB
 from scripts.lib.bench.warming import Work, warm_up
 
@@ -329,6 +330,7 @@ def all_cases(timing: Timing) -> list[Case]:
             lambda contender: contender.has_workers,
             seconds=300.0,
         ),
+        store_case(),
         *beside_cases(),
         *restart_cases(),
     ]

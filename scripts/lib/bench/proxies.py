@@ -37,6 +37,7 @@ class Setup:
         tls: HTTPS towards clients.
         workers: worker processes, where the proxy has any.
         elsewhere: first segment of paths that lead to another target, and its port.
+        flags: further options of ours.
     """
 
     target: int
@@ -44,6 +45,7 @@ class Setup:
     tls: bool = False
     workers: int = 1
     elsewhere: tuple[tuple[str, int], ...] = ()
+    flags: tuple[str, ...] = ()
 
     @property
     def target_url(self) -> str:
@@ -202,8 +204,9 @@ class Ours(CompatibleProxy):
         return tools.ours()
 
     def command(self, setup: Setup, place: Place) -> list[str]:
-        """CHP's options and the number of workers."""
-        return [*super().command(setup, place), "--workers", str(setup.workers)]
+        """CHP's options, the number of workers, and what else is asked for."""
+        workers = ("--workers", str(setup.workers))
+        return [*super().command(setup, place), *workers, *setup.flags]
 
 
 class NodeChp(CompatibleProxy):

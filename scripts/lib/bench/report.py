@@ -187,7 +187,7 @@ def _ratios_within(run: Run) -> list[str]:
         "CPU of one row divided by that of another one of the same contender in the same round: "
         "the median, with our budget, and the lowest and highest round."
     )
-    return _table(run, "What a large table costs", cell, note, rows)
+    return _table(run, "What a large table and a store cost", cell, note, rows)
 
 
 def _throughput(run: Run) -> list[str]:

@@ -91,7 +91,7 @@ class Toolbox:
     def ours(self) -> list[str]:
         """The command of this repository's proxy, installed from the working tree."""
         if "ours" not in self._found:
-            self._pip("-e", str(REPOSITORY))
+            self._pip("-e", f"{REPOSITORY}[redis]")
             self._found["ours"] = str(Path(self.python()).parent / "chp-gevent")
         return [self._found["ours"]]
 
