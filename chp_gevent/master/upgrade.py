@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from chp_gevent.master import handover, preflight
 from chp_gevent.master.handover import Handover
-from chp_gevent.runtime.own_command import own_command
+from chp_gevent.runtime import first_steps
+from chp_gevent.runtime.own_command import own_command, patient
 from chp_gevent.shared.memory_file import memory_file
 
 log = logging.getLogger("chp_gevent.server")
@@ -24,6 +26,10 @@ TIMEOUT: Final = 60.0
 
 # The last of what a program says that fails is worth showing; the rest may be a traceback.
 _MOST_OUTPUT = 64 * 1024
+
+
+# As it is now: what is on the disk may be another version's when it is needed.
+_FIRST_STEPS: Final = Path(first_steps.__file__).read_bytes()
 
 
 class Upgrade:
@@ -114,10 +120,14 @@ class Upgrade:
         self.is_checked = False
         command = own_command()
         inherited: list[int] = []
-        file = -1
+        files: list[int] = []
         try:
             file = handover.write(state)
-            for descriptor in (file, *state.descriptors()):
+            files.append(file)
+            files.append(memory_file("chp-gevent-first-steps"))
+            os.write(files[-1], _FIRST_STEPS)
+            command = patient(command, files[-1])
+            for descriptor in (*files, *state.descriptors()):
                 if not os.get_inheritable(descriptor):
                     os.set_inheritable(descriptor, True)
                     inherited.append(descriptor)
@@ -129,7 +139,7 @@ class Upgrade:
         except OSError as error:
             for descriptor in inherited:
                 os.set_inheritable(descriptor, False)
-            if file >= 0:
+            for file in files:
                 os.close(file)
             self._refuse(f"cannot execute {command.program}: {_reason(error)}")
 

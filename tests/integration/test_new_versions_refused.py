@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import processes
 from tests.kit.peers import EchoTarget, RawTarget, wait_until
 from tests.kit.peers.upgrades import echo, says_back, switched, switched_client
 from tests.kit.server import CONSOLE_SCRIPT, Proxy
@@ -296,6 +298,63 @@ def test_what_breaks_behind_the_check_is_waited_for(
     assert proxy.get("/_chp_healthz").status == 200
     folder.mkdir()
     proxy.wait_for_log("reloaded: 1 new workers serve", 30)
+
+
+def vanishing(package: Path) -> dict[str, Edit]:
+    """Have only the beginning of a version be on the disk when its check has been passed."""
+    end = "    sys.exit(found is not None)\n"
+    act = f"    os.rename({str(package)!r}, {f'{package}.away'!r}); os.mkdir({str(package)!r})\n"
+    act += f"    open({str(package / '__init__.py')!r}, 'w').write('import chp_gevent.nothing')\n"
+    return {"master/preflight.py": replaced(end, f"{act}{end}")}
+
+
+def come_back(package: Path) -> None:
+    shutil.rmtree(package)
+    package.with_name(f"{package.name}.away").rename(package)
+
+
+@pytest.mark.parametrize("way", ["-c", "script", "-m"])
+def test_a_version_that_is_not_there_when_it_takes_over_is_waited_for(
+    start_proxy: StartProxy, installed: Installation, tmp_path: Path, way: str
+) -> None:
+    module = [sys.executable, "-W", "error", "-m", "chp_gevent"]
+    there = ["sh", "-c", 'cd "$0" && exec "$@"', str(installed.package.parent)]
+    commands = {"-c": installed.command, "-m": there + module}
+    script = tmp_path / "chp-gevent"
+    script.write_text(f"#!{sys.executable} -s\n{installed.command[2]}\n")
+    script.chmod(0o755)
+    commands["script"] = [str(script)]
+    proxy = start_proxy("--workers", "1", command=commands[way], workers=None)
+    installed.install("9.0", vanishing(installed.package))
+    proxy.signal(signal.SIGUSR2)
+    proxy.wait_for_log(
+        "^error: cannot take over yet: ModuleNotFoundError: No module named 'chp_gevent.nothing'"
+        "; trying again in 1 s",
+        30,
+    )
+    assert proxy.get("/_chp_healthz").status == 200
+    come_back(installed.package)
+    proxy.wait_for_log("took over from version", 30)
+    proxy.wait_for_log("reloaded: 1 new workers serve", 30)
+    # The next one begins with the command that this one was given.
+    installed.install("10.0")
+    position = proxy.log_position()
+    proxy.signal(signal.SIGUSR2)
+    proxy.wait_for_log("took over from version 9.0", 30, after=position)
+    proxy.wait_for_log("reloaded: 1 new workers serve", 30, after=position)
+    assert "first-steps" not in " ".join(processes.descriptors_by_kind(proxy.pid))
+
+
+def test_a_server_can_be_stopped_while_its_next_version_is_not_there(
+    start_proxy: StartProxy, installed: Installation
+) -> None:
+    proxy = start_proxy("--workers", "1", command=installed.command, workers=None)
+    installed.install("9.0", vanishing(installed.package))
+    proxy.signal(signal.SIGUSR2)
+    proxy.wait_for_log("^error: cannot take over yet", 30)
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait() == 1
+    proxy.assert_nothing_left()
 
 
 def test_an_arbiter_that_is_killed_while_it_loads_takes_all_with_it(
