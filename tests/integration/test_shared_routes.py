@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -136,6 +139,38 @@ def test_what_can_be_no_route_is_left_out(start: StartServer, engine: Engine) ->
     second.wait_for_log(r"error: Shared route /\\udcff is left out: its path can't be one")
     first.api.add("/bad", "http://127.0.0.1:9")
     assert paths(second) == {"/good", "/bad"}
+
+
+def test_servers_come_and_go_while_routes_change(start: StartServer) -> None:
+    """As an autoscaler does it: from one server to five, and back."""
+    first = start("first")
+    ended = threading.Event()
+
+    def change() -> float:
+        slowest = 0.0
+        for number in itertools.count():
+            begin = time.monotonic()
+            first.api.add(f"/r{number % 50}", f"http://127.0.0.1:{number % 60000 + 1}")
+            slowest = max(slowest, time.monotonic() - begin)
+            if ended.wait(0.01):
+                break
+        return slowest
+
+    with ThreadPoolExecutor() as pool:
+        changes = pool.submit(change)
+        try:
+            others = []
+            for number in range(4):
+                before = paths(first)
+                others.append(start(f"another{number}"))
+                assert before <= paths(others[-1])
+            for each in others:
+                each.stop()
+        finally:
+            ended.set()
+        # Whoever leaves says so, and is not waited for.
+        assert changes.result(timeout=30) < LEASE
+    assert "did not answer within its lease" not in first.log()
 
 
 # -- a server that is silent, or ends
