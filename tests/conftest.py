@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from tests.kit.counted import is_counted
 # A busy machine is no reason to fail.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+# A shell has what it starts in the background ignore it, and so would the programs that tests end
+# by it, a hub's among them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
     "acme shared_failovers certificates crashes new_versions_refused arbiter_endures new_versions "

@@ -226,6 +226,8 @@ def started(folder: Path) -> Iterator[Stage]:
 def perform(name: str, run: Callable[[Path], None]) -> int:
     """Run a demo in a folder of its own; 0 when everything was as it should be, else 1."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Ignored, where a shell has started this in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Also into a pipe or a file, somebody watches.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
