@@ -21,8 +21,8 @@ from chp_gevent.stores.redis.link import FAILURES, Link
 # Less than the second after which a lost packet is sent again: another attempt is sooner there.
 _CONNECT_TIMEOUT = 0.6
 _ASK_TIMEOUT = 1.0
-# CLIENT SETINFO is nothing that a user of ours need have a right to; from redis-py 7.2 on, another
-# argument says so.
+# CLIENT SETINFO is nothing that a user of ours need have a right to. Older versions of redis-py
+# have other arguments for that.
 _WITHOUT_A_NAME: dict[str, None] = (
     {"driver_info": None}
     if "driver_info" in signature(AbstractConnection.__init__).parameters
